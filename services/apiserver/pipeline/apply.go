@@ -13,20 +13,19 @@ import (
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/apply"
 	"github.com/xebec-project/xebec/services/apiserver/patch"
-	"github.com/xebec-project/xebec/services/apiserver/registry"
 )
 
 // Apply merges the caller's fields into the object, creating it when absent.
 func (p *Pipeline) Apply(ctx context.Context, caller authz.Caller, req *apiv1.ApplyRequest) (*apiv1.ApplyResponse, error) {
-	t, verb, err := p.targetOfApply(req)
+	t, err := p.targetOfApply(req)
+	if err == nil {
+		err = p.Preauthorize(ctx, caller, t.attributes())
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := p.Preauthorize(ctx, caller, t.ask(verb)); err != nil {
-		return nil, err
-	}
 	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
-		return p.apply(ctx, req)
+		return p.apply(ctx, t, req)
 	})
 	if err != nil {
 		return nil, err
@@ -35,21 +34,17 @@ func (p *Pipeline) Apply(ctx context.Context, caller authz.Caller, req *apiv1.Ap
 	return &apiv1.ApplyResponse{Object: out, Result: c.applied, Warnings: c.warnings}, err
 }
 
-func (p *plan) apply(ctx context.Context, req *apiv1.ApplyRequest) (*change, error) {
+func (p *plan) apply(ctx context.Context, t target, req *apiv1.ApplyRequest) (*change, error) {
 	if req.GetFieldManager() == "" {
 		return nil, apierr.BadField("fieldManager", "is required: it names who owns the applied fields")
 	}
 	if err := checkManager(req.GetFieldManager()); err != nil {
 		return nil, err
 	}
-	t, verb, err := p.targetOfApply(req)
-	if err != nil {
-		return nil, err
-	}
-	stored, err := p.storedForWrite(ctx, verb, t)
+	stored, err := p.storedForWrite(ctx, t)
 	missing := apierr.IsNotFound(err) && req.GetSubresource() == ""
 	if missing {
-		err = p.Authorize(ctx, p.caller, t.ask(authz.Create))
+		err = p.Authorize(ctx, p.caller, t.as(authz.Create).attributes())
 	}
 	if err != nil {
 		return nil, err
@@ -149,31 +144,29 @@ func (p *plan) merge(k *scheme.Kind, live, config scheme.Object, written map[str
 	return merged, nil
 }
 
-// targetOfApply is what an apply is about, and the right that it needs.
-func (p *Pipeline) targetOfApply(req *apiv1.ApplyRequest) (target, authz.Action, error) {
-	verb, err := subresourceVerb(authz.Patch, req.GetSubresource())
+// targetOfApply returns the target of an apply.
+func (p *Pipeline) targetOfApply(req *apiv1.ApplyRequest) (target, error) {
+	action, err := subresourceAction(authz.Patch, req.GetSubresource())
 	if err == nil && req.GetSubresource() == subresourceScale {
 		err = apierr.Unsupported("the subresource scale is updated or patched, not applied: apply the field of the object instead")
 	}
 	if err != nil {
-		return target{}, "", err
+		return target{}, err
 	}
 	if len(req.GetJson()) == 0 {
-		t, err := p.targetOf(req.GetObject())
-		return t, verb, err
+		return p.targetOf(action, req.GetObject())
 	}
 	if req.GetObject() != nil {
-		return target{}, "", apierr.BadField("json", "must be empty when object is set: send the object in one form")
+		return target{}, apierr.BadField("json", "must be empty when object is set: send the object in one form")
 	}
-	k, key, err := p.ResolveReference(req.GetReference())
-	return target{kind: k, key: key}, verb, err
+	return p.targetOfReference(action, req.GetReference())
 }
 
 // decodeApplied decodes the applied object, which t names. written is the JSON that it came as, nil
 // for none.
 func (p *Pipeline) decodeApplied(t target, req *apiv1.ApplyRequest) (config scheme.Object, written map[string]any, err error) {
 	if len(req.GetJson()) == 0 {
-		_, config, err := p.decodeAny(req.GetObject())
+		config, err := decodeAny(t, req.GetObject())
 		return config, nil, err
 	}
 	if err := patch.CheckDepth(req.GetJson()); err != nil {
@@ -182,7 +175,7 @@ func (p *Pipeline) decodeApplied(t target, req *apiv1.ApplyRequest) (config sche
 	if config, err = p.Codec.Unmarshal(req.GetJson()); err != nil {
 		return nil, nil, apierr.BadField("json", "%v", err)
 	}
-	if config.ProtoReflect().Descriptor().FullName() != t.kind.MessageName() || config.GetMetadata() == nil || registry.KeyOfObject(t.kind, config) != t.key {
+	if !isObjectOf(t, config) {
 		return nil, nil, apierr.BadField("json", "must be the object that reference names: %s %q", t.kind.Name, t.key.Name)
 	}
 	if err := json.Unmarshal(req.GetJson(), &written); err != nil {

@@ -64,8 +64,8 @@ func (p *Pipeline) preconditions(ctx context.Context, caller authz.Caller, req r
 // authorizeCondition refuses a caller that may neither get nor watch the object: a condition tells
 // about it.
 func (p *Pipeline) authorizeCondition(ctx context.Context, caller authz.Caller, t target) error {
-	denied := p.Authorize(ctx, caller, t.ask(authz.Get))
-	if denied == nil || p.Authorize(ctx, caller, t.ask(authz.Watch)) == nil {
+	denied := p.Authorize(ctx, caller, t.as(authz.Get).attributes())
+	if denied == nil || p.Authorize(ctx, caller, t.as(authz.Watch).attributes()) == nil {
 		return nil
 	}
 	return denied

@@ -20,39 +20,38 @@ import (
 
 // Create stores a new object.
 func (p *Pipeline) Create(ctx context.Context, caller authz.Caller, req *apiv1.CreateRequest) (*apiv1.CreateResponse, error) {
-	asked, err := p.preauthorizeObject(ctx, caller, authz.Create, req.GetObject())
+	t, err := p.targetOf(authz.Create, req.GetObject())
+	if err == nil {
+		err = p.Preauthorize(ctx, caller, t.attributes())
+	}
 	if err != nil {
 		return nil, err
 	}
 	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
-		return p.create(ctx, req)
+		return p.create(ctx, t, req)
 	})
 	if err != nil {
 		return nil, err
 	}
-	out, err := encodeAny(asked, c.object)
+	out, err := encodeAny(t.kind, c.object)
 	return &apiv1.CreateResponse{Object: out, Warnings: c.warnings}, err
 }
 
-func (p *plan) create(ctx context.Context, req *apiv1.CreateRequest) (*change, error) {
-	t, err := p.targetOf(req.GetObject())
-	if err != nil {
-		return nil, err
-	}
-	ask := t.ask(authz.Create)
-	ask.NodeName = t.node
-	if err := p.Authorize(ctx, p.caller, ask); err != nil {
+func (p *plan) create(ctx context.Context, t target, req *apiv1.CreateRequest) (*change, error) {
+	right := t.attributes()
+	right.NodeName = t.node
+	if err := p.Authorize(ctx, p.caller, right); err != nil {
 		return nil, err
 	}
 	if err := checkManager(req.GetFieldManager()); err != nil {
 		return nil, err
 	}
-	asked, o, err := p.decodeStored(req.GetObject())
+	o, err := decodeStored(t, req.GetObject())
 	if err != nil {
 		return nil, err
 	}
 	o.GetMetadata().ManagedFields = nil // the server's to keep; an exported object brings its own
-	return p.createObject(ctx, asked, o, req.GetFieldManager(), req.GetLeaseId())
+	return p.createObject(ctx, t.kind, o, req.GetFieldManager(), req.GetLeaseId())
 }
 
 // createObject makes a complete object of what a client sent in the asked version, checks it and

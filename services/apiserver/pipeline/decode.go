@@ -23,34 +23,37 @@ func ParseRevision(field, s string) (int64, error) {
 	return n, nil
 }
 
-// decodeAny unpacks an object of a request, in the version that it was sent in.
-func (p *Pipeline) decodeAny(a *anypb.Any) (*scheme.Kind, scheme.Object, error) {
-	t, err := p.targetOf(a)
-	if err != nil {
-		return nil, nil, err
-	}
+// decodeAny decodes the object of a request, of which t is the target, in the version that it was
+// sent in.
+func decodeAny(t target, a *anypb.Any) (scheme.Object, error) {
 	k := t.kind
 	o := k.New()
 	if err := proto.Unmarshal(a.GetValue(), o); err != nil {
-		return nil, nil, apierr.BadField("object.value", "does not decode as %s: %v", k.MessageName(), err)
+		return nil, apierr.BadField("object.value", "does not decode as %s: %v", k.MessageName(), err)
 	}
 	if o.GetMetadata() == nil {
-		return nil, nil, apierr.BadField("metadata", "is required")
+		return nil, apierr.BadField("metadata", "is required")
 	}
 	if registry.KeyOfObject(k, o) != t.key {
 		// Rights were checked for t.
-		return nil, nil, apierr.Internal("%s decodes as %v, its encoded form as %v", k.MessageName(), registry.KeyOfObject(k, o), t.key)
+		return nil, apierr.Internal("%s decodes as %v, its encoded form as %v", k.MessageName(), registry.KeyOfObject(k, o), t.key)
 	}
-	return k, o, nil
+	return o, nil
 }
 
 // decodeStored is decodeAny with the object in the version that is stored.
-func (p *Pipeline) decodeStored(a *anypb.Any) (asked *scheme.Kind, o scheme.Object, err error) {
-	if asked, o, err = p.decodeAny(a); err != nil {
-		return nil, nil, err
+func decodeStored(t target, a *anypb.Any) (scheme.Object, error) {
+	o, err := decodeAny(t, a)
+	if err != nil {
+		return nil, err
 	}
-	o, err = toStored(asked, o)
-	return asked, o, err
+	return toStored(t.kind, o)
+}
+
+// isObjectOf reports whether an object that was decoded from JSON is the one of a target.
+func isObjectOf(t target, o scheme.Object) bool {
+	return o.ProtoReflect().Descriptor().FullName() == t.kind.MessageName() &&
+		o.GetMetadata() != nil && registry.KeyOfObject(t.kind, o) == t.key
 }
 
 // toStored converts an object of a request to the version that is stored, once the defaults of its

@@ -19,24 +19,31 @@ import (
 
 // Delete removes an object or marks it for deletion.
 func (p *Pipeline) Delete(ctx context.Context, caller authz.Caller, req *apiv1.DeleteRequest) (*apiv1.DeleteResponse, error) {
-	asked, err := p.preauthorizeReference(ctx, caller, authz.Delete, req.GetObject())
+	t, err := p.targetOfReference(authz.Delete, req.GetObject())
+	if err == nil {
+		err = p.Preauthorize(ctx, caller, t.attributes())
+	}
 	if err != nil {
 		return nil, err
 	}
 	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
-		return p.delete(ctx, authz.Delete, req)
+		return p.delete(ctx, t, req)
 	})
 	if err != nil {
 		return nil, err
 	}
-	out, err := encodeAny(asked, c.object)
+	out, err := encodeAny(t.kind, c.object)
 	return &apiv1.DeleteResponse{Object: out, Removed: c.removed}, err
 }
 
 // DeleteOfCollection is Delete for a caller with the right to delete collections.
 func (p *Pipeline) DeleteOfCollection(ctx context.Context, caller authz.Caller, req *apiv1.DeleteRequest) error {
-	_, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
-		return p.delete(ctx, authz.DeleteCollection, req)
+	t, err := p.targetOfReference(authz.DeleteCollection, req.GetObject())
+	if err != nil {
+		return err
+	}
+	_, err = p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
+		return p.delete(ctx, t, req)
 	})
 	return err
 }
@@ -44,20 +51,15 @@ func (p *Pipeline) DeleteOfCollection(ctx context.Context, caller authz.Caller, 
 // delete plans a deletion in the steps that Kubernetes takes: an object with a grace period or
 // finalizers is marked, and removed by the delete with grace 0 or the update that takes the last
 // finalizer away; any other is removed at once.
-func (p *plan) delete(ctx context.Context, verb authz.Action, req *apiv1.DeleteRequest) (*change, error) {
-	asked, key, err := p.ResolveReference(req.GetObject())
-	if err != nil {
-		return nil, err
-	}
+func (p *plan) delete(ctx context.Context, t target, req *apiv1.DeleteRequest) (*change, error) {
 	if g := req.GracePeriodSeconds; g != nil && *g < 0 {
 		return nil, apierr.BadField("gracePeriodSeconds", "must not be negative, is %d", *g)
 	}
-	want := &metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Uid: req.GetUid(), ResourceVersion: req.GetResourceVersion()}
-	stored, o, err := p.currentForWrite(ctx, verb, asked, want)
+	stored, o, err := p.currentForWrite(ctx, t, &metav1.ObjectMeta{Uid: req.GetUid(), ResourceVersion: req.GetResourceVersion()})
 	if err != nil {
 		return nil, err
 	}
-	k := asked.Stored()
+	k := t.kind.Stored()
 	attributes := p.attributes(admission.Delete, "", k, nil, o)
 	if err := p.Admission.Mutate(ctx, attributes); err != nil {
 		return nil, err
@@ -71,7 +73,7 @@ func (p *plan) delete(ctx context.Context, verb authz.Action, req *apiv1.DeleteR
 		if err := checkManager(manager); err != nil {
 			return nil, err
 		}
-		if err := p.recordManager(asked, "", old, o, manager, time.Now()); err != nil {
+		if err := p.recordManager(t.kind, "", old, o, manager, time.Now()); err != nil {
 			return nil, err
 		}
 	}

@@ -10,48 +10,51 @@ import (
 	autoscalingv1 "github.com/xebec-project/xebec/proto/xebec/autoscaling/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/patch"
-	"github.com/xebec-project/xebec/services/apiserver/registry"
 )
 
 // Patch changes part of an object by a JSON merge patch (RFC 7386) or a JSON patch (RFC 6902).
 func (p *Pipeline) Patch(ctx context.Context, caller authz.Caller, req *apiv1.PatchRequest) (*apiv1.PatchResponse, error) {
-	verb, err := subresourceVerb(authz.Patch, req.GetSubresource())
-	if err != nil {
-		return nil, err
+	t, err := p.targetOfPatch(req)
+	if err == nil {
+		err = p.Preauthorize(ctx, caller, t.attributes())
 	}
-	asked, err := p.preauthorizeReference(ctx, caller, verb, req.GetObject())
 	if err != nil {
 		return nil, err
 	}
 	if err := checkManager(req.GetFieldManager()); err != nil {
 		return nil, err
 	}
-	parsed, err := p.parsePatch(req)
+	parsed, err := parsePatch(t, req)
 	if err != nil {
 		return nil, err
 	}
 	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
-		return p.patch(ctx, req, parsed)
+		return p.patch(ctx, t, req, parsed)
 	})
 	if err != nil {
 		return nil, err
 	}
-	out, err := c.encode(asked)
+	out, err := c.encode(t.kind)
 	return &apiv1.PatchResponse{Object: out, Warnings: c.warnings}, err
 }
 
-func (p *Pipeline) parsePatch(req *apiv1.PatchRequest) (patch.Patch, error) {
+// targetOfPatch returns the target of a patch.
+func (p *Pipeline) targetOfPatch(req *apiv1.PatchRequest) (target, error) {
+	action, err := subresourceAction(authz.Patch, req.GetSubresource())
+	if err != nil {
+		return target{}, err
+	}
+	return p.targetOfReference(action, req.GetObject())
+}
+
+func parsePatch(t target, req *apiv1.PatchRequest) (patch.Patch, error) {
 	parse := patch.ParseMerge
 	switch req.GetType() {
 	case apiv1.PatchType_PATCH_TYPE_MERGE:
 	case apiv1.PatchType_PATCH_TYPE_JSON:
 		parse = patch.ParseJSON
 	case apiv1.PatchType_PATCH_TYPE_STRATEGIC:
-		k, err := p.Resolve(req.GetObject().GetGroup(), req.GetObject().GetVersion(), req.GetObject().GetKind())
-		if err != nil {
-			return nil, err
-		}
-		message := k.New().ProtoReflect().Descriptor()
+		message := t.kind.New().ProtoReflect().Descriptor()
 		if req.GetSubresource() == subresourceScale {
 			message = (&autoscalingv1.Scale{}).ProtoReflect().Descriptor()
 		}
@@ -66,16 +69,9 @@ func (p *Pipeline) parsePatch(req *apiv1.PatchRequest) (patch.Patch, error) {
 	return parsed, nil
 }
 
-func (p *plan) patch(ctx context.Context, req *apiv1.PatchRequest, parsed patch.Patch) (*change, error) {
-	asked, key, err := p.ResolveReference(req.GetObject())
-	if err != nil {
-		return nil, err
-	}
-	verb, err := subresourceVerb(authz.Patch, req.GetSubresource())
-	if err != nil {
-		return nil, err
-	}
-	stored, old, err := p.currentForWrite(ctx, verb, asked, &metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name})
+func (p *plan) patch(ctx context.Context, t target, req *apiv1.PatchRequest, parsed patch.Patch) (*change, error) {
+	asked, name := t.kind, t.key.Name
+	stored, old, err := p.currentForWrite(ctx, t, &metav1.ObjectMeta{})
 	if err != nil {
 		return nil, err
 	}
@@ -88,27 +84,28 @@ func (p *plan) patch(ctx context.Context, req *apiv1.PatchRequest, parsed patch.
 	}
 	doc, err := p.Codec.Marshal(shown)
 	if err != nil {
-		return nil, fmt.Errorf("%s %q as JSON: %w", asked.Name, key.Name, err)
+		return nil, fmt.Errorf("%s %q as JSON: %w", asked.Name, name, err)
 	}
 	patched, err := parsed.Apply(ctx, doc)
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
 	if err != nil {
-		return nil, apierr.BadField("patch", "does not apply to %s %q: %v", asked.Name, key.Name, err)
+		return nil, apierr.BadField("patch", "does not apply to %s %q: %v", asked.Name, name, err)
 	}
 	updated, err := p.Codec.Unmarshal(patched)
 	if err != nil {
-		return nil, apierr.BadField("patch", "%s %q would not be valid: %v", asked.Name, key.Name, err)
+		return nil, apierr.BadField("patch", "%s %q would not be valid: %v", asked.Name, name, err)
 	}
-	if updated.ProtoReflect().Descriptor().FullName() != asked.MessageName() || updated.GetMetadata() == nil || registry.KeyOfObject(asked, updated) != key {
+	if !isObjectOf(t, updated) {
 		return nil, apierr.BadField("patch", "must not change apiVersion, kind, metadata.name or metadata.namespace")
 	}
 	if updated.GetMetadata().GetResourceVersion() != old.GetMetadata().GetResourceVersion() {
-		return nil, apierr.Conflict(asked, key.Name, "the patch names a resourceVersion that is not the current one")
+		return nil, apierr.Conflict(asked, name, "the patch names a resourceVersion that is not the current one")
 	}
 	if uid := updated.GetMetadata().GetUid(); uid != old.GetMetadata().GetUid() {
-		return nil, apierr.Conflict(asked, key.Name, fmt.Sprintf("its uid is %s, not %s as in the patch: it was deleted and created again", old.GetMetadata().GetUid(), uid))
+		return nil, apierr.Conflict(asked, name, fmt.Sprintf("its uid is %s, not %s as in the patch: it was deleted and created again",
+			old.GetMetadata().GetUid(), uid))
 	}
 	// A patch of what was just read is conditional only when the patch itself names a version; a
 	// conflict in between is this server's to redo.

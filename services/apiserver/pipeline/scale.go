@@ -9,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
@@ -65,21 +64,8 @@ func scaleOf(asked *scheme.Kind, o scheme.Object) (*autoscalingv1.Scale, error) 
 	}, nil
 }
 
-// targetOfScale is the object that an update of the subresource scale is about.
-func (p *Pipeline) targetOfScale(req *apiv1.UpdateRequest) (target, error) {
-	if req.GetReference() == nil {
-		return target{}, apierr.BadField("reference", "is required with the subresource scale")
-	}
-	k, key, err := p.ResolveReference(req.GetReference())
-	return target{kind: k, key: key}, err
-}
-
 // updateScale plans storing the number of replicas in a Scale.
-func (p *plan) updateScale(ctx context.Context, verb authz.Action, req *apiv1.UpdateRequest) (*change, error) {
-	t, err := p.targetOfScale(req)
-	if err != nil {
-		return nil, err
-	}
+func (p *plan) updateScale(ctx context.Context, t target, req *apiv1.UpdateRequest) (*change, error) {
 	scale := &autoscalingv1.Scale{}
 	if err := req.GetObject().UnmarshalTo(scale); err != nil {
 		return nil, apierr.BadField("object", "must be a %s: %v", scale.ProtoReflect().Descriptor().FullName(), err)
@@ -88,8 +74,7 @@ func (p *plan) updateScale(ctx context.Context, verb authz.Action, req *apiv1.Up
 	if m.GetName() != "" && m.GetName() != t.key.Name || m.GetNamespace() != "" && m.GetNamespace() != t.key.Namespace {
 		return nil, apierr.BadField("object", "must be the scale of the object that reference names: %s %q", t.kind.Name, t.key.Name)
 	}
-	want := &metav1.ObjectMeta{Namespace: t.key.Namespace, Name: t.key.Name, Uid: m.GetUid(), ResourceVersion: m.GetResourceVersion()}
-	stored, old, err := p.currentForWrite(ctx, verb, t.kind, want)
+	stored, old, err := p.currentForWrite(ctx, t, &metav1.ObjectMeta{Uid: m.GetUid(), ResourceVersion: m.GetResourceVersion()})
 	if err != nil {
 		return nil, err
 	}

@@ -21,39 +21,42 @@ import (
 
 // UpdateStatus replaces only the object's status.
 func (p *Pipeline) UpdateStatus(ctx context.Context, caller authz.Caller, req *apiv1.UpdateStatusRequest) (*apiv1.UpdateStatusResponse, error) {
-	asked, err := p.preauthorizeObject(ctx, caller, authz.UpdateStatus, req.GetObject())
+	t, err := p.targetOf(authz.UpdateStatus, req.GetObject())
+	if err == nil {
+		err = p.Preauthorize(ctx, caller, t.attributes())
+	}
 	if err != nil {
 		return nil, err
 	}
 	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
-		return p.updateStatus(ctx, req)
+		return p.updateStatus(ctx, t, req)
 	})
 	if err != nil {
 		return nil, err
 	}
-	out, err := encodeAny(asked, c.object)
+	out, err := encodeAny(t.kind, c.object)
 	return &apiv1.UpdateStatusResponse{Object: out}, err
 }
 
-func (p *plan) updateStatus(ctx context.Context, req *apiv1.UpdateStatusRequest) (*change, error) {
-	stored, err := p.storedForUpdate(ctx, authz.UpdateStatus, req.GetObject())
+func (p *plan) updateStatus(ctx context.Context, t target, req *apiv1.UpdateStatusRequest) (*change, error) {
+	stored, err := p.storedForWrite(ctx, t)
 	if err != nil {
 		return nil, err
 	}
 	if err := checkManager(req.GetFieldManager()); err != nil {
 		return nil, err
 	}
-	asked, o, err := p.decodeStored(req.GetObject())
+	o, err := decodeStored(t, req.GetObject())
 	if err != nil {
 		return nil, err
 	}
-	old, err := decodeWanted(asked, stored, o.GetMetadata())
+	old, err := decodeWanted(t.kind, stored, o.GetMetadata())
 	if err != nil {
 		return nil, err
 	}
 	// Clients of version 0.1.0 send objects with nothing but their status here.
 	setClientMetadata(o.GetMetadata(), old.GetMetadata())
-	return p.updateStatusObject(ctx, asked, stored, old, o, req.GetFieldManager())
+	return p.updateStatusObject(ctx, t.kind, stored, old, o, req.GetFieldManager())
 }
 
 // updateStatusObject plans storing the status of updated, and those metadata that status writes of
@@ -119,18 +122,4 @@ func sameMetadata(a, b *metav1.ObjectMeta) bool {
 // object, which it does not change.
 func metadataErrors(errs field.ErrorList) field.ErrorList {
 	return slices.DeleteFunc(errs, func(e *field.Error) bool { return !strings.HasPrefix(e.Field, "metadata") })
-}
-
-// subresourceVerb is the right that a write to a subresource of an object needs, and an error for
-// one that there is not.
-func subresourceVerb(verb authz.Action, subresource string) (authz.Action, error) {
-	switch subresource {
-	case "":
-		return verb, nil
-	case "status":
-		return authz.UpdateStatus, nil
-	case subresourceScale:
-		return authz.Action(string(verb) + "/" + subresourceScale), nil
-	}
-	return "", apierr.BadField("subresource", "%q is not known: it is empty, status or scale", Shortened(subresource))
 }

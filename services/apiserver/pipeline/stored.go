@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/protobuf/types/known/anypb"
-
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/scheme"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
@@ -16,14 +13,14 @@ import (
 )
 
 // storedForWrite reads the object that a request would change and checks the caller's right to it.
-func (p *plan) storedForWrite(ctx context.Context, verb authz.Action, t target) (*storage.Object, error) {
-	ask := t.ask(verb)
+func (p *plan) storedForWrite(ctx context.Context, t target) (*storage.Object, error) {
+	right := t.attributes()
 	stored, err := p.get(ctx, t.key)
 	missing := errors.Is(err, storage.ErrNotFound)
 	if stored != nil {
-		ask.NodeName = registry.NodeOf(t.kind, stored)
+		right.NodeName = registry.NodeOf(t.kind, stored)
 	}
-	if denied := p.Authorize(ctx, p.caller, ask); denied != nil && !(missing && MayMiss(p.caller, ask)) {
+	if denied := p.Authorize(ctx, p.caller, right); denied != nil && !(missing && MayMiss(p.caller, right)) {
 		return nil, denied
 	}
 	if missing {
@@ -32,23 +29,14 @@ func (p *plan) storedForWrite(ctx context.Context, verb authz.Action, t target) 
 	return stored, storage.APIError(err)
 }
 
-// storedForUpdate is storedForWrite for the object that a request holds a new state of.
-func (p *plan) storedForUpdate(ctx context.Context, verb authz.Action, object *anypb.Any) (*storage.Object, error) {
-	t, err := p.targetOf(object)
-	if err != nil {
-		return nil, err
-	}
-	return p.storedForWrite(ctx, verb, t)
-}
-
-// currentForWrite is storedForWrite, with the object decoded and the version that the request
-// names, if it does, checked.
-func (p *plan) currentForWrite(ctx context.Context, verb authz.Action, k *scheme.Kind, want *metav1.ObjectMeta) (*storage.Object, scheme.Object, error) {
-	stored, err := p.storedForWrite(ctx, verb, target{kind: k, key: registry.KeyOf(k, want.GetNamespace(), want.GetName())})
+// currentForWrite is storedForWrite with the object decoded. It checks the version and uid in want,
+// if they are set.
+func (p *plan) currentForWrite(ctx context.Context, t target, want *metav1.ObjectMeta) (*storage.Object, scheme.Object, error) {
+	stored, err := p.storedForWrite(ctx, t)
 	if err != nil {
 		return nil, nil, err
 	}
-	old, err := decodeWanted(k, stored, want)
+	old, err := decodeWanted(t.kind, stored, want)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -66,10 +54,12 @@ func decodeWanted(k *scheme.Kind, stored *storage.Object, want *metav1.ObjectMet
 		if _, err := ParseRevision("metadata.resourceVersion", v); err != nil {
 			return nil, err
 		}
-		return nil, apierr.Conflict(k, want.GetName(), fmt.Sprintf("it is at resourceVersion %s, not %s; read it again and redo the change", old.GetMetadata().GetResourceVersion(), v))
+		return nil, apierr.Conflict(k, stored.Key.Name, fmt.Sprintf("it is at resourceVersion %s, not %s; read it again and redo the change",
+			old.GetMetadata().GetResourceVersion(), v))
 	}
 	if uid := want.GetUid(); uid != "" && uid != old.GetMetadata().GetUid() {
-		return nil, apierr.Conflict(k, want.GetName(), fmt.Sprintf("its uid is %s, not %s: it was deleted and created again", old.GetMetadata().GetUid(), uid))
+		return nil, apierr.Conflict(k, stored.Key.Name, fmt.Sprintf("its uid is %s, not %s: it was deleted and created again",
+			old.GetMetadata().GetUid(), uid))
 	}
 	return old, nil
 }

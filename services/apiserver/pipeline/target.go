@@ -21,9 +21,11 @@ import (
 // parsed, objects and patches decoded, the past read from etcd. What the check needs of an object,
 // target reads from its encoded form.
 
-// target is what a write is about.
+// target is the object of a write and the action on it. It is determined once per request; all plans
+// of the request use it.
 type target struct {
-	// kind is the version of the kind that the request speaks of.
+	action authz.Action
+	// kind is the version of the kind that the request names.
 	kind *scheme.Kind
 	key  storage.Key
 	// node is the node that a pod of the request is bound to.
@@ -38,18 +40,31 @@ func Attributes(k *scheme.Kind, action authz.Action, namespace, name string) aut
 	}
 }
 
-func (t target) ask(action authz.Action) authz.Attributes {
-	return Attributes(t.kind, action, t.key.Namespace, t.key.Name)
+func (t target) attributes() authz.Attributes {
+	return Attributes(t.kind, t.action, t.key.Namespace, t.key.Name)
 }
 
-// targetOf tells what an object of a request is, without decoding it.
-func (p *Pipeline) targetOf(a *anypb.Any) (target, error) {
+// as returns the same object with another action.
+func (t target) as(action authz.Action) target {
+	t.action = action
+	return t
+}
+
+// targetOfReference returns the target of a request that names an object.
+func (p *Pipeline) targetOfReference(action authz.Action, ref *apiv1.ObjectReference) (target, error) {
+	k, key, err := p.ResolveReference(ref)
+	return target{action: action, kind: k, key: key}, err
+}
+
+// targetOf returns the target of a request that holds an object, without decoding the object.
+func (p *Pipeline) targetOf(action authz.Action, a *anypb.Any) (target, error) {
 	if a == nil {
 		return target{}, apierr.BadField("object", "is required")
 	}
 	k, ok := p.Scheme.ByTypeURL(a.GetTypeUrl())
 	if !ok {
-		return target{}, apierr.BadField("object.typeUrl", "no kind has the type %q; xebec api-resources lists the kinds", Shortened(a.GetTypeUrl()))
+		return target{}, apierr.BadField("object.typeUrl", "no kind has the type %q; xebec api-resources lists the kinds",
+			Shortened(a.GetTypeUrl()))
 	}
 	texts := make([]string, 0, 3)
 	for _, path := range []string{"metadata.namespace", "metadata.name", "spec.nodeName"} {
@@ -62,7 +77,7 @@ func (p *Pipeline) targetOf(a *anypb.Any) (target, error) {
 		}
 		texts = append(texts, text)
 	}
-	t := target{kind: k, key: registry.KeyOf(k, texts[0], texts[1])}
+	t := target{action: action, kind: k, key: registry.KeyOf(k, texts[0], texts[1])}
 	if registry.IsPod(k) {
 		t.node = texts[2]
 	}
@@ -92,42 +107,40 @@ func checkManager(name string) error {
 	return nil
 }
 
-// targetOfOperation returns what an operation of a transaction is about, and the action that it
-// needs a right to.
-func (p *Pipeline) targetOfOperation(op *apiv1.Operation) (target, authz.Action, error) {
-	referred := func(ref *apiv1.ObjectReference, action authz.Action) (target, authz.Action, error) {
-		k, key, err := p.ResolveReference(ref)
-		return target{kind: k, key: key}, action, err
-	}
-	held := func(a *anypb.Any, action authz.Action) (target, authz.Action, error) {
-		t, err := p.targetOf(a)
-		return t, action, err
-	}
+// targetOfOperation returns the target of an operation of a transaction.
+func (p *Pipeline) targetOfOperation(op *apiv1.Operation) (target, error) {
 	switch op := op.GetOperation().(type) {
 	case *apiv1.Operation_Create:
-		return held(op.Create.GetObject(), authz.Create)
+		return p.targetOf(authz.Create, op.Create.GetObject())
 	case *apiv1.Operation_Update:
 		return p.targetOfUpdate(op.Update)
 	case *apiv1.Operation_UpdateStatus:
-		return held(op.UpdateStatus.GetObject(), authz.UpdateStatus)
+		return p.targetOf(authz.UpdateStatus, op.UpdateStatus.GetObject())
 	case *apiv1.Operation_Delete:
-		return referred(op.Delete.GetObject(), authz.Delete)
+		return p.targetOfReference(authz.Delete, op.Delete.GetObject())
 	case *apiv1.Operation_Bind:
-		return referred(podReference(op.Bind), authz.Bind)
+		pod := &apiv1.ObjectReference{Kind: "Pod", Namespace: op.Bind.GetNamespace(), Name: op.Bind.GetName()}
+		return p.targetOfReference(authz.Bind, pod)
 	case *apiv1.Operation_Patch:
-		verb, err := subresourceVerb(authz.Patch, op.Patch.GetSubresource())
-		if err != nil {
-			return target{}, "", err
-		}
-		return referred(op.Patch.GetObject(), verb)
+		return p.targetOfPatch(op.Patch)
 	case *apiv1.Operation_Apply:
 		return p.targetOfApply(op.Apply)
 	}
-	return target{}, "", apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind, apply, patch")
+	return target{}, apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind, apply, patch")
 }
 
-func podReference(op *apiv1.BindOperation) *apiv1.ObjectReference {
-	return &apiv1.ObjectReference{Kind: "Pod", Namespace: op.GetNamespace(), Name: op.GetName()}
+// subresourceAction returns the action of a write to a subresource of an object, and an error for an
+// unknown one.
+func subresourceAction(action authz.Action, subresource string) (authz.Action, error) {
+	switch subresource {
+	case "":
+		return action, nil
+	case "status":
+		return authz.UpdateStatus, nil
+	case subresourceScale:
+		return authz.Action(string(action) + "/" + subresourceScale), nil
+	}
+	return "", apierr.BadField("subresource", "%q is not known: it is empty, status or scale", Shortened(subresource))
 }
 
 // Preauthorize refuses a caller whose right does not depend on the stored object. The right of a
@@ -139,31 +152,10 @@ func (p *Pipeline) Preauthorize(ctx context.Context, caller authz.Caller, ask au
 	return p.Authorize(ctx, caller, ask)
 }
 
-// preauthorizeObject is Preauthorize for a request that holds an object. It returns the kind of the
-// object.
-func (p *Pipeline) preauthorizeObject(ctx context.Context, caller authz.Caller, action authz.Action, object *anypb.Any) (*scheme.Kind, error) {
-	t, err := p.targetOf(object)
-	if err != nil {
-		return nil, err
-	}
-	return t.kind, p.Preauthorize(ctx, caller, t.ask(action))
-}
-
-// preauthorizeReference is Preauthorize for a request that names an object. It returns the kind of
-// the object.
-func (p *Pipeline) preauthorizeReference(
-	ctx context.Context, caller authz.Caller, action authz.Action, ref *apiv1.ObjectReference,
-) (*scheme.Kind, error) {
-	k, key, err := p.ResolveReference(ref)
-	if err != nil {
-		return nil, err
-	}
-	return k, p.Preauthorize(ctx, caller, target{kind: k, key: key}.ask(action))
-}
-
 // MayMiss reports whether a caller may learn that an object does not exist though it has no right
 // to it: an agent asks for pods that it knew, and must see that they are gone.
 func MayMiss(caller authz.Caller, a authz.Attributes) bool {
 	_, node := caller.Node()
-	return node && a.GroupResource() == "pods" && a.Name != "" && slices.Contains([]authz.Action{authz.Get, authz.UpdateStatus, authz.Delete}, a.Action())
+	return node && a.GroupResource() == "pods" && a.Name != "" &&
+		slices.Contains([]authz.Action{authz.Get, authz.UpdateStatus, authz.Delete}, a.Action())
 }

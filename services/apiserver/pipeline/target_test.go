@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/kinds"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -28,16 +29,16 @@ func TestDecodedTarget(t *testing.T) {
 	second := packed(t, &corev1.ConfigMap{Metadata: &metav1.ObjectMeta{Name: "b"}})
 	both := &anypb.Any{TypeUrl: first.GetTypeUrl(), Value: append(first.GetValue(), second.GetValue()...)}
 	p := &Pipeline{Scheme: kinds.NewScheme()}
-	k, o, err := p.decodeAny(both)
+	target, err := p.targetOf(authz.Update, both)
 	if err != nil {
 		t.Fatal(err)
 	}
-	target, err := p.targetOf(both)
-	if err != nil || target.key != registry.KeyOfObject(k, o) || target.key.Name != "b" || target.key.Namespace != "default" {
-		t.Errorf("the target is %v, %v; decoded it is %v", target.key, err, registry.KeyOfObject(k, o))
+	o, err := decodeAny(target, both)
+	if err != nil || target.key != registry.KeyOfObject(target.kind, o) || target.key.Name != "b" || target.key.Namespace != "default" {
+		t.Errorf("the target is %v, %v; decoded it is %v", target.key, err, registry.KeyOfObject(target.kind, o))
 	}
 	bound := &corev1.Pod{Metadata: &metav1.ObjectMeta{Namespace: "default", Name: "p"}, Spec: &corev1.PodSpec{NodeName: "node-1"}}
-	if target, err := p.targetOf(packed(t, bound)); err != nil || target.node != "node-1" {
+	if target, err := p.targetOf(authz.Create, packed(t, bound)); err != nil || target.node != "node-1" {
 		t.Errorf("the pod's node is %q, %v", target.node, err)
 	}
 }

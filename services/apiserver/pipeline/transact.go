@@ -11,7 +11,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
-	"github.com/xebec-project/xebec/internal/scheme"
+
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -28,15 +28,15 @@ func (p *Pipeline) Transact(ctx context.Context, caller authz.Caller, req *apiv1
 	if n := len(req.GetOperations()); n == 0 || n > maxOperations {
 		return nil, apierr.BadField("operations", "must hold 1 to %d operations, holds %d", maxOperations, n)
 	}
-	asked := make([]*scheme.Kind, len(req.GetOperations()))
+	targets := make([]target, len(req.GetOperations()))
 	for i, op := range req.GetOperations() {
-		t, verb, err := p.targetOfOperation(op)
-		asked[i] = t.kind
+		t, err := p.targetOfOperation(op)
+		targets[i] = t
 		if n := len(conditionsOf(op)); err == nil && n > 0 {
 			err = apierr.BadField("conditions", "must be empty in an operation: the conditions of the transaction hold for all")
 		}
 		if err == nil {
-			err = p.Preauthorize(ctx, caller, t.ask(verb))
+			err = p.Preauthorize(ctx, caller, t.attributes())
 		}
 		if err != nil {
 			return nil, apierr.AtOperation(err, i)
@@ -49,13 +49,14 @@ func (p *Pipeline) Transact(ctx context.Context, caller authz.Caller, req *apiv1
 			if err := ctx.Err(); err != nil {
 				return nil, err
 			}
-			c, err := p.operate(ctx, op)
+			c, err := p.operate(ctx, targets[i], op)
 			if err != nil {
 				return nil, apierr.AtOperation(err, i)
 			}
 			key := registry.KeyOfObject(c.kind, c.object)
 			if first, twice := seen[key]; twice {
-				return nil, apierr.BadField(fmt.Sprintf("operations[%d]", i), "%s %q is written by operations[%d] already", c.kind.Name, key.Name, first)
+				return nil, apierr.BadField(fmt.Sprintf("operations[%d]", i), "%s %q is already written by operations[%d]",
+					c.kind.Name, key.Name, first)
 			}
 			if len(c.writes) == 0 && c.same != nil {
 				c.writes = []storage.Write{*c.same}
@@ -72,7 +73,7 @@ func (p *Pipeline) Transact(ctx context.Context, caller authz.Caller, req *apiv1
 		resp.ResourceVersion = strconv.FormatInt(revision, 10)
 	}
 	for i, c := range changes {
-		if resp.Objects[i], err = c.encode(asked[i]); err != nil {
+		if resp.Objects[i], err = c.encode(targets[i].kind); err != nil {
 			return nil, err
 		}
 		resp.Results[i] = &apiv1.OperationResult{Warnings: c.warnings, Applied: c.applied}
@@ -80,45 +81,42 @@ func (p *Pipeline) Transact(ctx context.Context, caller authz.Caller, req *apiv1
 	return resp, nil
 }
 
-func (p *plan) operate(ctx context.Context, op *apiv1.Operation) (*change, error) {
+// operate plans one operation, of which t is the target.
+func (p *plan) operate(ctx context.Context, t target, op *apiv1.Operation) (*change, error) {
 	switch op := op.GetOperation().(type) {
 	case *apiv1.Operation_Create:
-		return p.create(ctx, op.Create)
+		return p.create(ctx, t, op.Create)
 	case *apiv1.Operation_Update:
-		return p.update(ctx, op.Update)
+		return p.update(ctx, t, op.Update)
 	case *apiv1.Operation_UpdateStatus:
-		return p.updateStatus(ctx, op.UpdateStatus)
+		return p.updateStatus(ctx, t, op.UpdateStatus)
 	case *apiv1.Operation_Delete:
-		return p.delete(ctx, authz.Delete, op.Delete)
+		return p.delete(ctx, t, op.Delete)
 	case *apiv1.Operation_Bind:
-		return p.bind(ctx, op.Bind)
+		return p.bind(ctx, t, op.Bind)
 	case *apiv1.Operation_Apply:
-		return p.apply(ctx, op.Apply)
+		return p.apply(ctx, t, op.Apply)
 	case *apiv1.Operation_Patch:
-		parsed, err := p.parsePatch(op.Patch)
+		parsed, err := parsePatch(t, op.Patch)
 		if err != nil {
 			return nil, err
 		}
-		return p.patch(ctx, op.Patch, parsed)
+		return p.patch(ctx, t, op.Patch, parsed)
 	}
-	return nil, apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind, apply, patch")
+	return nil, apierr.Internal("operation %T has a target and no plan", op.GetOperation())
 }
 
 // bind assigns a pod that has no node to one, as Kubernetes' binding subresource does.
-func (p *plan) bind(ctx context.Context, op *apiv1.BindOperation) (*change, error) {
+func (p *plan) bind(ctx context.Context, t target, op *apiv1.BindOperation) (*change, error) {
 	if op.GetNodeName() == "" {
 		return nil, apierr.BadField("nodeName", "is required")
 	}
-	k, key, err := p.ResolveReference(podReference(op))
+	k := t.kind
+	stored, old, err := p.currentForWrite(ctx, t, &metav1.ObjectMeta{Uid: op.GetUid()})
 	if err != nil {
 		return nil, err
 	}
-	stored, o, err := p.currentForWrite(ctx, authz.Bind, k, &metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, Uid: op.GetUid()})
-	if err != nil {
-		return nil, err
-	}
-	old := o
-	pod := proto.CloneOf(o.(*corev1.Pod))
+	pod := proto.CloneOf(old.(*corev1.Pod))
 	if err := registry.Bind(pod, op.GetNodeName(), time.Now()); err != nil {
 		return nil, err
 	}

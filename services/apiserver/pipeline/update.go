@@ -23,15 +23,15 @@ import (
 
 // Update replaces an object but for its status.
 func (p *Pipeline) Update(ctx context.Context, caller authz.Caller, req *apiv1.UpdateRequest) (*apiv1.UpdateResponse, error) {
-	t, verb, err := p.targetOfUpdate(req)
+	t, err := p.targetOfUpdate(req)
+	if err == nil {
+		err = p.Preauthorize(ctx, caller, t.attributes())
+	}
 	if err != nil {
 		return nil, err
 	}
-	if err := p.Preauthorize(ctx, caller, t.ask(verb)); err != nil {
-		return nil, err
-	}
 	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
-		return p.update(ctx, req)
+		return p.update(ctx, t, req)
 	})
 	if err != nil {
 		return nil, err
@@ -40,50 +40,47 @@ func (p *Pipeline) Update(ctx context.Context, caller authz.Caller, req *apiv1.U
 	return &apiv1.UpdateResponse{Object: out, Warnings: c.warnings}, err
 }
 
-// targetOfUpdate is what an update is about, and the right that it needs.
-func (p *Pipeline) targetOfUpdate(req *apiv1.UpdateRequest) (target, authz.Action, error) {
-	verb, err := subresourceVerb(authz.Update, req.GetSubresource())
-	if err != nil {
-		return target{}, "", err
+// targetOfUpdate returns the target of an update. An update of the subresource scale holds a Scale
+// and names the object.
+func (p *Pipeline) targetOfUpdate(req *apiv1.UpdateRequest) (target, error) {
+	action, err := subresourceAction(authz.Update, req.GetSubresource())
+	scale := req.GetSubresource() == subresourceScale
+	switch {
+	case err != nil:
+		return target{}, err
+	case scale && req.GetReference() == nil:
+		return target{}, apierr.BadField("reference", "is required with the subresource scale")
+	case scale:
+		return p.targetOfReference(action, req.GetReference())
+	case req.GetReference() != nil:
+		return target{}, apierr.BadField("reference", "must be empty but with the subresource scale: the object names itself")
 	}
-	if req.GetSubresource() == subresourceScale {
-		t, err := p.targetOfScale(req)
-		return t, verb, err
-	}
-	if req.GetReference() != nil {
-		return target{}, "", apierr.BadField("reference", "must be empty but with the subresource scale: the object names itself")
-	}
-	t, err := p.targetOf(req.GetObject())
-	return t, verb, err
+	return p.targetOf(action, req.GetObject())
 }
 
-func (p *plan) update(ctx context.Context, req *apiv1.UpdateRequest) (*change, error) {
-	verb, err := subresourceVerb(authz.Update, req.GetSubresource())
-	if err != nil {
-		return nil, err
-	}
+func (p *plan) update(ctx context.Context, t target, req *apiv1.UpdateRequest) (*change, error) {
 	if req.GetSubresource() == subresourceScale {
-		return p.updateScale(ctx, verb, req)
+		return p.updateScale(ctx, t, req)
 	}
-	stored, err := p.storedForUpdate(ctx, verb, req.GetObject())
+	stored, err := p.storedForWrite(ctx, t)
 	if err != nil {
 		return nil, err
 	}
 	if err := checkManager(req.GetFieldManager()); err != nil {
 		return nil, err
 	}
-	asked, o, err := p.decodeStored(req.GetObject())
+	o, err := decodeStored(t, req.GetObject())
 	if err != nil {
 		return nil, err
 	}
-	old, err := decodeWanted(asked, stored, o.GetMetadata())
+	old, err := decodeWanted(t.kind, stored, o.GetMetadata())
 	if err != nil {
 		return nil, err
 	}
 	if stored, err = p.moveToLease(ctx, stored, req.GetLeaseId()); err != nil {
 		return nil, err
 	}
-	return p.storeUpdated(ctx, req.GetSubresource(), asked, stored, old, o, req.GetFieldManager())
+	return p.storeUpdated(ctx, req.GetSubresource(), t.kind, stored, old, o, req.GetFieldManager())
 }
 
 // moveToLease returns a stored object as one under another lease of the caller's; 0 leaves it where
