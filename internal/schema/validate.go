@@ -40,7 +40,8 @@ func (w *walker) message(p *plan, m protoreflect.Message) {
 			continue
 		}
 		if s.name == "" {
-			if m.Has(s.field) {
+			// An absent message breaks the rule that exactly one of its fields is set.
+			if m.Has(s.field) || len(s.below.oneOf) > 0 {
 				w.message(s.below, m.Get(s.field).Message())
 			}
 			continue

@@ -75,8 +75,8 @@ func checkContainer(c *rules.Checker, p *field.Path, x *corev1.Container, volume
 		c.Invalid(p.Child("readinessProbe", "terminationGracePeriodSeconds"), x.GetReadinessProbe().GetTerminationGracePeriodSeconds(),
 			"must not be set for readinessProbes")
 	}
-	checkHook(c, p.Child("lifecycle", "postStart"), x.GetLifecycle().GetPostStart())
-	checkHook(c, p.Child("lifecycle", "preStop"), x.GetLifecycle().GetPreStop())
+	checkHandler(c, p.Child("lifecycle", "postStart"), x.GetLifecycle().GetPostStart())
+	checkHandler(c, p.Child("lifecycle", "preStop"), x.GetLifecycle().GetPreStop())
 	checkContainerSecurity(c, p.Child("securityContext"), x.GetSecurityContext())
 }
 
@@ -270,13 +270,7 @@ func checkProbe(c *rules.Checker, p *field.Path, x *corev1.Probe, restarts bool)
 	if x == nil {
 		return
 	}
-	h := x.GetHandler()
-	switch checkExactlyOne(c, p, h, "must specify a handler type", "may not specify more than 1 handler type") {
-	case "http_get":
-		checkHttpGet(c, p.Child("httpGet"), h.GetHttpGet())
-	case "tcp_socket":
-		checkPortOrName(c, p.Child("tcpSocket", "port"), h.GetTcpSocket().GetPort())
-	}
+	checkHandler(c, p, x.GetHandler())
 	if restarts && x.GetSuccessThreshold() != 1 {
 		c.Invalid(p.Child("successThreshold"), x.GetSuccessThreshold(), "must be 1")
 	}
@@ -299,14 +293,20 @@ func orZero(v *metav1.IntOrString) *metav1.IntOrString {
 	return v
 }
 
-func checkHook(c *rules.Checker, p *field.Path, h *corev1.LifecycleHandler) {
-	if h == nil {
-		return
-	}
-	switch checkExactlyOne(c, p, h, "must specify a handler type", "may not specify more than 1 handler type") {
-	case "http_get":
+// handler is what hooks and probes have in common.
+type handler interface {
+	GetExec() *corev1.ExecAction
+	GetHttpGet() *corev1.HTTPGetAction
+	GetTcpSocket() *corev1.TCPSocketAction
+}
+
+// checkHandler checks the first of the actions of a handler: the options in the protos refuse others.
+func checkHandler(c *rules.Checker, p *field.Path, h handler) {
+	switch {
+	case h.GetExec() != nil:
+	case h.GetHttpGet() != nil:
 		checkHttpGet(c, p.Child("httpGet"), h.GetHttpGet())
-	case "tcp_socket":
+	case h.GetTcpSocket() != nil:
 		checkPortOrName(c, p.Child("tcpSocket", "port"), h.GetTcpSocket().GetPort())
 	}
 }

@@ -43,24 +43,7 @@ func sources(m proto.Message) []protoreflect.FieldDescriptor {
 	return set
 }
 
-// checkExactlyOne checks a message of which exactly one field is set; it returns that field's name.
-func checkExactlyOne(c *rules.Checker, p *field.Path, m proto.Message, missing, further string) protoreflect.Name {
-	set := sources(m)
-	if len(set) == 0 {
-		c.Required(p, missing)
-		return ""
-	}
-	for _, f := range set[1:] {
-		c.Forbidden(p.Child(f.JSONName()), further)
-	}
-	return set[0].Name()
-}
-
 func checkVolumeSource(c *rules.Checker, p *field.Path, s *corev1.VolumeSource) {
-	// A volume that agents do not support is refused: a pod that runs without it may lose its data.
-	if checkExactlyOne(c, p, s, "must specify a volume type", "may not specify more than 1 volume type") == "" {
-		return
-	}
 	if e := s.GetEmptyDir(); e != nil {
 		if e.GetSizeLimit() != nil {
 			checkAmount(c, p.Child("emptyDir", "sizeLimit"), "", e.GetSizeLimit())
@@ -101,9 +84,6 @@ func checkProjected(c *rules.Checker, p *field.Path, v *corev1.ProjectedVolumeSo
 	}
 	for i, s := range v.GetSources() {
 		at := p.Child("sources").Index(i)
-		if checkExactlyOne(c, at, s, "must specify a source", "may not specify more than 1 source") == "" {
-			continue
-		}
 		if x := s.GetSecret(); x != nil {
 			c.ObjectName(at.Child("secret", "name"), x.GetLocalObjectReference().GetName())
 			items(at.Child("secret"), x.GetItems())

@@ -3534,13 +3534,13 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x11success_threshold\x18\x05 \x01(\x05B\t\xc2\xda\x18\x052\x011`\x00R\x10successThreshold\x126\n" +
 	"\x11failure_threshold\x18\x06 \x01(\x05B\t\xc2\xda\x18\x052\x013`\x00R\x10failureThreshold\x12l\n" +
 	" termination_grace_period_seconds\x18\a \x01(\x03B\x1e\xc2\xda\x18\x1a`\x01r\x16must be greater than 0H\x00R\x1dterminationGracePeriodSeconds\x88\x01\x01B#\n" +
-	"!_termination_grace_period_seconds\"\xe4\x01\n" +
+	"!_termination_grace_period_seconds\"\xb1\x02\n" +
 	"\fProbeHandler\x12-\n" +
 	"\x04exec\x18\x01 \x01(\v2\x19.xebec.core.v1.ExecActionR\x04exec\x127\n" +
 	"\bhttp_get\x18\x02 \x01(\v2\x1c.xebec.core.v1.HTTPGetActionR\ahttpGet\x12=\n" +
 	"\n" +
 	"tcp_socket\x18\x03 \x01(\v2\x1e.xebec.core.v1.TCPSocketActionR\ttcpSocket\x12-\n" +
-	"\x04grpc\x18\x04 \x01(\v2\x19.xebec.core.v1.GRPCActionR\x04grpc\".\n" +
+	"\x04grpc\x18\x04 \x01(\v2\x19.xebec.core.v1.GRPCActionR\x04grpc:K\xc2\xda\x18G\x1a\x1bmust specify a handler type\"(may not specify more than 1 handler type\".\n" +
 	"\n" +
 	"ExecAction\x12 \n" +
 	"\acommand\x18\x01 \x03(\tB\x06\xc2\xda\x18\x02P\x01R\acommand\"\xaa\x02\n" +
@@ -3577,13 +3577,13 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\bpre_stop\x18\x02 \x01(\v2\x1f.xebec.core.v1.LifecycleHandlerR\apreStop\x12$\n" +
 	"\vstop_signal\x18\x03 \x01(\tH\x00R\n" +
 	"stopSignal\x88\x01\x01B\x0e\n" +
-	"\f_stop_signal\"\xeb\x01\n" +
+	"\f_stop_signal\"\xb8\x02\n" +
 	"\x10LifecycleHandler\x12-\n" +
 	"\x04exec\x18\x01 \x01(\v2\x19.xebec.core.v1.ExecActionR\x04exec\x127\n" +
 	"\bhttp_get\x18\x02 \x01(\v2\x1c.xebec.core.v1.HTTPGetActionR\ahttpGet\x12=\n" +
 	"\n" +
 	"tcp_socket\x18\x03 \x01(\v2\x1e.xebec.core.v1.TCPSocketActionR\ttcpSocket\x120\n" +
-	"\x05sleep\x18\x04 \x01(\v2\x1a.xebec.core.v1.SleepActionR\x05sleep\">\n" +
+	"\x05sleep\x18\x04 \x01(\v2\x1a.xebec.core.v1.SleepActionR\x05sleep:K\xc2\xda\x18G\x1a\x1bmust specify a handler type\"(may not specify more than 1 handler type\">\n" +
 	"\vSleepAction\x12 \n" +
 	"\aseconds\x18\x01 \x01(\x03B\x06\xc2\xda\x18\x02`\x00R\aseconds:\r\xc2\xda\x18\tb\aseconds\"\xd9\a\n" +
 	"\x0fSecurityContext\x12?\n" +
@@ -3726,11 +3726,11 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\fcontainer_id\x18\a \x01(\tR\vcontainerID:\x0e\xc2\xda\x18\n" +
 	"b\bexitCode\"H\n" +
 	"\rContainerUser\x127\n" +
-	"\x05linux\x18\x01 \x01(\v2!.xebec.core.v1.LinuxContainerUserR\x05linux\"y\n" +
-	"\x12LinuxContainerUser\x12\x10\n" +
-	"\x03uid\x18\x01 \x01(\x03R\x03uid\x12\x10\n" +
-	"\x03gid\x18\x02 \x01(\x03R\x03gid\x12/\n" +
-	"\x13supplemental_groups\x18\x03 \x03(\x03R\x12supplementalGroups:\x0e\xc2\xda\x18\n" +
+	"\x05linux\x18\x01 \x01(\v2!.xebec.core.v1.LinuxContainerUserR\x05linux\"\x94\x01\n" +
+	"\x12LinuxContainerUser\x12\x19\n" +
+	"\x03uid\x18\x01 \x01(\x03B\a\xc2\xda\x18\x03\x80\x01\rR\x03uid\x12\x19\n" +
+	"\x03gid\x18\x02 \x01(\x03B\a\xc2\xda\x18\x03\x80\x01\x0eR\x03gid\x128\n" +
+	"\x13supplemental_groups\x18\x03 \x03(\x03B\a\xc2\xda\x18\x03\x80\x01\x0eR\x12supplementalGroups:\x0e\xc2\xda\x18\n" +
 	"b\x03gidb\x03uid\"\x81\x01\n" +
 	"\x0eResourceStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12O\n" +

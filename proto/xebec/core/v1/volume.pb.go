@@ -3916,7 +3916,7 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x06Volume\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12H\n" +
 	"\rvolume_source\x18\x02 \x01(\v2\x1b.xebec.core.v1.VolumeSourceB\x06\xc2\xda\x18\x02\b\x01R\fvolumeSource:\n" +
-	"\xc2\xda\x18\x06b\x04name\"\xfe%\n" +
+	"\xc2\xda\x18\x06b\x04name\"\xc9&\n" +
 	"\fVolumeSource\x12@\n" +
 	"\thost_path\x18\x01 \x01(\v2#.xebec.core.v1.HostPathVolumeSourceR\bhostPath\x12@\n" +
 	"\tempty_dir\x18\x02 \x01(\v2#.xebec.core.v1.EmptyDirVolumeSourceR\bemptyDir\x12\xd7\x01\n" +
@@ -3952,7 +3952,7 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\tstorageos\x18\x1b \x01(\v2$.xebec.core.v1.StorageOSVolumeSourceBq\xc2\xda\x18mBkstorageos volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\tstorageos\x12\x9d\x01\n" +
 	"\x03csi\x18\x1c \x01(\v2\x1e.xebec.core.v1.CSIVolumeSourceBk\xc2\xda\x18gBecsi volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x03csi\x12\xb5\x01\n" +
 	"\tephemeral\x18\x1d \x01(\v2$.xebec.core.v1.EphemeralVolumeSourceBq\xc2\xda\x18mBkephemeral volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\tephemeral\x12\xa5\x01\n" +
-	"\x05image\x18\x1e \x01(\v2 .xebec.core.v1.ImageVolumeSourceBm\xc2\xda\x18iBgimage volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x05image\"\xbf\x01\n" +
+	"\x05image\x18\x1e \x01(\v2 .xebec.core.v1.ImageVolumeSourceBm\xc2\xda\x18iBgimage volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x05image:I\xc2\xda\x18E\x1a\x1amust specify a volume type\"'may not specify more than 1 volume type\"\xbf\x01\n" +
 	"\x14HostPathVolumeSource\x12\x1a\n" +
 	"\x04path\x18\x01 \x01(\tB\x06\xc2\xda\x18\x02P\x01R\x04path\x12v\n" +
 	"\x04type\x18\x02 \x01(\tB]\xc2\xda\x18Y2\x02\"\"z\x00z\vBlockDevicez\n" +
@@ -4142,7 +4142,7 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\fdefault_mode\x18\x02 \x01(\x05B\f\xc2\xda\x18\b2\x03420\x80\x01\x0fH\x00R\vdefaultMode\x88\x01\x01\x123\n" +
 	"\fdefault_user\x18\x03 \x01(\x03B\v\xc2\xda\x18\a\xca\x01\x041.37H\x01R\vdefaultUser\x88\x01\x01B\x0f\n" +
 	"\r_default_modeB\x0f\n" +
-	"\r_default_user\"\xbe\x05\n" +
+	"\r_default_user\"\xff\x05\n" +
 	"\x10VolumeProjection\x127\n" +
 	"\x06secret\x18\x01 \x01(\v2\x1f.xebec.core.v1.SecretProjectionR\x06secret\x12G\n" +
 	"\fdownward_api\x18\x02 \x01(\v2$.xebec.core.v1.DownwardAPIProjectionR\vdownwardAPI\x12A\n" +
@@ -4150,7 +4150,7 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"config_map\x18\x03 \x01(\v2\".xebec.core.v1.ConfigMapProjectionR\tconfigMap\x12`\n" +
 	"\x15service_account_token\x18\x04 \x01(\v2,.xebec.core.v1.ServiceAccountTokenProjectionR\x13serviceAccountToken\x12\xc8\x01\n" +
 	"\x14cluster_trust_bundle\x18\x05 \x01(\v2+.xebec.core.v1.ClusterTrustBundleProjectionBi\xc2\xda\x18eBcclusterTrustBundle is not projected yet; secret, configMap, downwardAPI and serviceAccountToken areR\x12clusterTrustBundle\x12\xb7\x01\n" +
-	"\x0fpod_certificate\x18\x06 \x01(\v2'.xebec.core.v1.PodCertificateProjectionBe\xc2\xda\x18aB_podCertificate is not projected yet; secret, configMap, downwardAPI and serviceAccountToken areR\x0epodCertificate\"\xd3\x01\n" +
+	"\x0fpod_certificate\x18\x06 \x01(\v2'.xebec.core.v1.PodCertificateProjectionBe\xc2\xda\x18aB_podCertificate is not projected yet; secret, configMap, downwardAPI and serviceAccountToken areR\x0epodCertificate:?\xc2\xda\x18;\x1a\x15must specify a source\"\"may not specify more than 1 source\"\xd3\x01\n" +
 	"\x10SecretProjection\x12a\n" +
 	"\x16local_object_reference\x18\x01 \x01(\v2#.xebec.core.v1.LocalObjectReferenceB\x06\xc2\xda\x18\x02\b\x01R\x14localObjectReference\x12.\n" +
 	"\x05items\x18\x02 \x03(\v2\x18.xebec.core.v1.KeyToPathR\x05items\x12\x1f\n" +
@@ -4301,9 +4301,9 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\rvolume_status\x18\x05 \x01(\v2\x1b.xebec.core.v1.VolumeStatusR\fvolumeStatus:\x15\xc2\xda\x18\x11b\tmountPathb\x04nameB\x16\n" +
 	"\x14_recursive_read_only\"F\n" +
 	"\fVolumeStatus\x126\n" +
-	"\x05image\x18\x01 \x01(\v2 .xebec.core.v1.ImageVolumeStatusR\x05image\"@\n" +
-	"\x11ImageVolumeStatus\x12\x1b\n" +
-	"\timage_ref\x18\x01 \x01(\tR\bimageRef:\x0e\xc2\xda\x18\n" +
+	"\x05image\x18\x01 \x01(\v2 .xebec.core.v1.ImageVolumeStatusR\x05image\"h\n" +
+	"\x11ImageVolumeStatus\x12C\n" +
+	"\timage_ref\x18\x01 \x01(\tB&\xc2\xda\x18\"P\x01Z\x1aimageRef must not be empty\x98\x01\x80\x02R\bimageRef:\x0e\xc2\xda\x18\n" +
 	"b\bimageRefB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
 
 var (
