@@ -124,7 +124,6 @@ func checkSecret(s *corev1.Secret, c *rules.Checker) {
 }
 
 func checkSecretUpdate(new, old *corev1.Secret, c *rules.Checker) {
-	rules.Unchanged(c, field.NewPath("type"), new.GetType(), old.GetType())
 	if !old.GetImmutable() {
 		return
 	}

@@ -48,9 +48,6 @@ var (
 	endpointSliceRules = rules.For[*discoveryv1.EndpointSlice]{
 		Name:  rules.NameIsSubdomain,
 		Check: checkEndpointSlice,
-		CheckUpdate: func(new, old *discoveryv1.EndpointSlice, c *rules.Checker) {
-			rules.Unchanged(c, field.NewPath("addressType"), new.GetAddressType(), old.GetAddressType())
-		},
 	}
 	endpointSliceColumns = []scheme.Column{
 		column.At(".addressType", column.New("ADDRESSTYPE", (*discoveryv1.EndpointSlice).GetAddressType)),

@@ -198,13 +198,12 @@ const file_xebec_core_v1_config_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01B\f\n" +
 	"\n" +
-	"_immutable\"\x92\x03\n" +
+	"_immutable\"\x95\x03\n" +
 	"\x06Secret\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12<\n" +
 	"\x04data\x18\x02 \x03(\v2\x1f.xebec.core.v1.Secret.DataEntryB\a\xc2\xda\x18\x03\x88\x01\n" +
-	"R\x04data\x12\"\n" +
-	"\x04type\x18\x03 \x01(\tB\x0e\xc2\xda\x18\n" +
-	"2\b\"Opaque\"R\x04type\x12F\n" +
+	"R\x04data\x12%\n" +
+	"\x04type\x18\x03 \x01(\tB\x11\xc2\xda\x18\r2\b\"Opaque\"\xa8\x01\x01R\x04type\x12F\n" +
 	"\vstring_data\x18\x04 \x03(\v2%.xebec.core.v1.Secret.StringDataEntryR\n" +
 	"stringData\x12!\n" +
 	"\timmutable\x18\x05 \x01(\bH\x00R\timmutable\x88\x01\x01\x1a7\n" +

@@ -495,13 +495,13 @@ var File_xebec_discovery_v1_endpointslice_proto protoreflect.FileDescriptor
 
 const file_xebec_discovery_v1_endpointslice_proto_rawDesc = "" +
 	"\n" +
-	"&xebec/discovery/v1/endpointslice.proto\x12\x12xebec.discovery.v1\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\xa4\x02\n" +
+	"&xebec/discovery/v1/endpointslice.proto\x12\x12xebec.discovery.v1\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\xa7\x02\n" +
 	"\rEndpointSlice\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12D\n" +
 	"\tendpoints\x18\x02 \x03(\v2\x1c.xebec.discovery.v1.EndpointB\b\xc2\xda\x18\x04\x90\x01\xe8\aR\tendpoints\x12F\n" +
 	"\x05ports\x18\x03 \x03(\v2 .xebec.discovery.v1.EndpointPortB\x0e\xc2\xda\x18\n" +
-	"\x90\x01d\xa2\x01\x04nameR\x05ports\x12;\n" +
-	"\faddress_type\x18\x04 \x01(\tB\x18\xc2\xda\x18\x14P\x01z\x04IPv4z\x04IPv6z\x04FQDNR\vaddressType:\x11\xc2\xda\x18\rb\vaddressType\"\xf3\x04\n" +
+	"\x90\x01d\xa2\x01\x04nameR\x05ports\x12>\n" +
+	"\faddress_type\x18\x04 \x01(\tB\x1b\xc2\xda\x18\x17P\x01z\x04IPv4z\x04IPv6z\x04FQDN\xa8\x01\x01R\vaddressType:\x11\xc2\xda\x18\rb\vaddressType\"\xf3\x04\n" +
 	"\bEndpoint\x12J\n" +
 	"\taddresses\x18\x01 \x03(\tB,\xc2\xda\x18(\x18\x01P\x01Z\x1fmust contain at least 1 address\x90\x01dR\taddresses\x12F\n" +
 	"\n" +
