@@ -92,7 +92,10 @@ func TestDeploymentUpdate(t *testing.T) {
 	})
 	d := kindtest.Deployment()
 	d.Status = &appsv1.DeploymentStatus{Replicas: 1, ReadyReplicas: 2, AvailableReplicas: 3}
-	kindtest.Expect(t, kinds.Of(d).ValidateStatusUpdate(d, kindtest.Deployment()), []string{"status.readyReplicas: Invalid value: 2", "status.availableReplicas: Invalid value: 3"})
+	kindtest.Expect(t, kinds.Of(d).ValidateStatusUpdate(d, kindtest.Deployment()), []string{
+		"status.readyReplicas: Invalid value: 2", "status.availableReplicas: Invalid value: 3: cannot be greater than readyReplicas",
+		"status.availableReplicas: Invalid value: 3: cannot be greater than status.replicas",
+	})
 	d.Status = &appsv1.DeploymentStatus{TerminatingReplicas: proto.Int32(-1)}
 	kindtest.Expect(t, kinds.Of(d).ValidateStatusUpdate(d, kindtest.Deployment()), []string{"status.terminatingReplicas: Invalid value: -1"})
 }

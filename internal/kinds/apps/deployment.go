@@ -39,7 +39,12 @@ var (
 		CheckUpdate: func(new, old *appsv1.Deployment, c *rules.Checker) {
 			checkSelectorUpdate(c, new.GetSpec().GetSelector(), old.GetSpec().GetSelector())
 		},
-		CheckStatus: func(new, _ *appsv1.Deployment, c *rules.Checker) { checkDeploymentStatus(new.GetStatus(), c) },
+		CheckStatus: func(new, old *appsv1.Deployment, c *rules.Checker) {
+			checkDeploymentStatus(new.GetStatus(), c)
+			if n := new.GetStatus().GetCollisionCount(); n < old.GetStatus().GetCollisionCount() {
+				c.Invalid(field.NewPath("status", "collisionCount"), n, "cannot be decremented")
+			}
+		},
 		Warn: func(d *appsv1.Deployment) []string {
 			t := d.GetSpec().GetTemplate()
 			return core.WarnPod(field.NewPath("spec", "template"), t.GetMetadata(), t.GetSpec())
@@ -114,6 +119,9 @@ func checkDeploymentStatus(s *appsv1.DeploymentStatus, c *rules.Checker) {
 	}
 	if s.GetReadyReplicas() > s.GetReplicas() {
 		c.Invalid(p.Child("readyReplicas"), s.GetReadyReplicas(), "cannot be greater than status.replicas")
+	}
+	if s.GetAvailableReplicas() > s.GetReplicas() {
+		c.Invalid(p.Child("availableReplicas"), s.GetAvailableReplicas(), "cannot be greater than status.replicas")
 	}
 	if s.GetAvailableReplicas() > s.GetReadyReplicas() {
 		c.Invalid(p.Child("availableReplicas"), s.GetAvailableReplicas(), "cannot be greater than readyReplicas")

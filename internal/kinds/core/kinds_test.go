@@ -83,6 +83,17 @@ func TestSecret(t *testing.T) {
 	kindtest.ExpectCells(t, s, kindtest.Now, map[string]string{"TYPE": "Opaque", "DATA": "2"})
 }
 
+// TestNamespacePhase checks that the phase is what the metadata says.
+func TestNamespacePhase(t *testing.T) {
+	old := &corev1.Namespace{Metadata: &metav1.ObjectMeta{Name: "shop"}, Status: &corev1.NamespaceStatus{Phase: "Active"}}
+	k, updated := kinds.Of(old), proto.CloneOf(old)
+	kindtest.Expect(t, k.ValidateStatusUpdate(updated, old), nil)
+	updated.Status.Phase = "Terminating"
+	kindtest.Expect(t, k.ValidateStatusUpdate(updated, old), []string{`status.Phase: Invalid value: "Terminating": may only be 'Active'`})
+	old.Metadata.DeletionTimestamp, updated.Metadata.DeletionTimestamp = kindtest.Ago(0), kindtest.Ago(0)
+	kindtest.Expect(t, k.ValidateStatusUpdate(updated, old), nil)
+}
+
 func TestNamespace(t *testing.T) {
 	n := &corev1.Namespace{Metadata: &metav1.ObjectMeta{Name: "shop"}}
 	k := kinds.Of(n)

@@ -33,6 +33,16 @@ var (
 		Defaults: defaultNamespace,
 		Check:    checkNamespace,
 		Create:   createNamespace,
+		// Kubernetes' default too.
+		PrepareStatus: func(new, _ *corev1.Namespace) {
+			if new.GetStatus().GetPhase() == "" {
+				if new.Status == nil {
+					new.Status = &corev1.NamespaceStatus{}
+				}
+				new.Status.Phase = NamespaceActive
+			}
+		},
+		CheckStatus: func(new, _ *corev1.Namespace, c *rules.Checker) { checkNamespaceStatus(new, c) },
 		// As in Kubernetes, only a subresource could change the finalizers of the spec.
 		Update: func(new, old *corev1.Namespace) { new.Spec = proto.CloneOf(old.GetSpec()) },
 	}
@@ -76,5 +86,17 @@ func checkNamespace(n *corev1.Namespace, c *rules.Checker) {
 		if f != object.FinalizerKubernetes && len(validation.IsDomainPrefixedPath(p, f)) > 0 {
 			c.Invalid(p, f, fmt.Sprintf("must be %q or be fully qualified", object.FinalizerKubernetes))
 		}
+	}
+}
+
+// checkNamespaceStatus holds the phase to what the metadata says, as Kubernetes does.
+func checkNamespaceStatus(n *corev1.Namespace, c *rules.Checker) {
+	p, phase := field.NewPath("status", "Phase"), n.GetStatus().GetPhase()
+	terminating := n.GetMetadata().GetDeletionTimestamp() != nil
+	switch {
+	case terminating && phase != NamespaceTerminating:
+		c.Invalid(p, phase, "may only be 'Terminating' if `deletionTimestamp` is not empty")
+	case !terminating && phase != NamespaceActive:
+		c.Invalid(p, phase, "may only be 'Active' if `deletionTimestamp` is empty")
 	}
 }

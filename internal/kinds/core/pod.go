@@ -69,7 +69,16 @@ var (
 		CheckNew:    func(p *corev1.Pod, c *rules.Checker) { checkNoEphemeral(c, field.NewPath("spec"), p.GetSpec()) },
 		CheckUpdate: checkPodUpdate,
 		CheckStatus: checkPodStatus,
-		Create:      createPod,
+		// The class is set at creation; agents of earlier versions may leave it out.
+		PrepareStatus: func(new, old *corev1.Pod) {
+			if new.GetStatus().GetQosClass() == "" && old.GetStatus().GetQosClass() != "" {
+				if new.Status == nil {
+					new.Status = &corev1.PodStatus{}
+				}
+				new.Status.QosClass = old.GetStatus().GetQosClass()
+			}
+		},
+		Create: createPod,
 		// A manifest that is applied again does not have the toleration that creation added.
 		Update: func(p, _ *corev1.Pod) { copeWithPressure(p) },
 		Warn:   func(p *corev1.Pod) []string { return WarnPod(nil, p.GetMetadata(), p.GetSpec()) },
@@ -405,14 +414,4 @@ func checkDeadlineUpdate(c *rules.Checker, p *field.Path, now, was *corev1.PodSp
 // tolerationKey has the fields of a toleration that may not change: all but its seconds.
 func tolerationKey(t *corev1.Toleration) [4]string {
 	return [4]string{t.GetKey(), t.GetOperator(), t.GetValue(), t.GetEffect()}
-}
-
-// checkPodStatus refuses a change of the phase of a pod that has ended, which would run its work
-// twice.
-func checkPodStatus(new, old *corev1.Pod, c *rules.Checker) {
-	phase := field.NewPath("status", "phase")
-	c.OneOf(phase, new.GetStatus().GetPhase(), PodPending, PodRunning, PodSucceeded, PodFailed, PodUnknown)
-	if IsPodFinished(old) && new.GetStatus().GetPhase() != old.GetStatus().GetPhase() {
-		c.Forbidden(phase, fmt.Sprintf("may not change once it is %s", old.GetStatus().GetPhase()))
-	}
 }

@@ -528,6 +528,53 @@ func TestPodStatusUpdate(t *testing.T) {
 	kindtest.Expect(t, kinds.Of(old).ValidateStatusUpdate(updated, old), []string{`status.phase: Unsupported value: "Resting"`})
 }
 
+// TestPodStatusChecks changes a status in ways that Kubernetes refuses as well.
+func TestPodStatusChecks(t *testing.T) {
+	base := func() *corev1.Pod {
+		p := pod()
+		p.Spec.RestartPolicy, p.Spec.NodeName = "OnFailure", "node-1"
+		ended := func(name string, code int32) *corev1.ContainerStatus {
+			return &corev1.ContainerStatus{Name: name, State: &corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code}}}
+		}
+		p.Spec.Containers = append(p.Spec.Containers, &corev1.Container{Name: "again", Image: "i"})
+		p.Status = &corev1.PodStatus{
+			Phase: "Running", QosClass: "BestEffort", HostIp: "192.0.2.1", HostIps: []*corev1.HostIP{{Ip: "192.0.2.1"}},
+			PodIps:            []*corev1.PodIP{{Ip: "10.0.0.1"}, {Ip: "fd00::1"}},
+			ContainerStatuses: []*corev1.ContainerStatus{ended(p.Spec.Containers[0].GetName(), 0), ended("again", 1)},
+		}
+		return p
+	}
+	k := kinds.Of(base())
+	for name, tt := range map[string]struct {
+		edit func(*corev1.PodStatus)
+		want []string
+	}{
+		"nothing":                {func(*corev1.PodStatus) {}, nil},
+		"class left out":         {func(s *corev1.PodStatus) { s.QosClass = "" }, nil},
+		"failed container again": {func(s *corev1.PodStatus) { s.ContainerStatuses[1].State = &corev1.ContainerState{} }, nil},
+		"class":                  {func(s *corev1.PodStatus) { s.QosClass = "Guaranteed" }, []string{`status.qosClass: Invalid value: "Guaranteed": field is immutable`}},
+		"condition": {func(s *corev1.PodStatus) {
+			s.Conditions = []*corev1.PodCondition{{Type: "a b", ObservedGeneration: -1}}
+		}, []string{"status.conditions[0].observedGeneration: Invalid value", `status.conditions[0].type: Invalid value: "a b"`}},
+		"ended container goes on": {func(s *corev1.PodStatus) { s.ContainerStatuses[0].State = &corev1.ContainerState{} }, []string{"status.containerStatuses[0].state: Forbidden: may not be transitioned"}},
+		"addresses": {func(s *corev1.PodStatus) {
+			s.HostIp, s.PodIps = "192.0.2.2", []*corev1.PodIP{{Ip: "10.0.0.1"}, {Ip: "x"}}
+		}, []string{"status.hostIPs[0].ip: Invalid value", "status.podIPs: Invalid value", "status.podIPs[1]: Invalid value"}},
+		"nominated": {func(s *corev1.PodStatus) { s.NominatedNodeName = "node-2" }, []string{"status.nominatedNodeName: Forbidden: may not be set on pods that are already bound"}},
+		"devices": {func(s *corev1.PodStatus) {
+			s.ContainerStatuses[0].AllocatedResourcesStatus = []*corev1.ResourceStatus{{Name: "example.com/gpu", Resources: []*corev1.ResourceHealth{{ResourceId: "1", Health: "Ill"}}}}
+		}, []string{"status.containerStatuses[0].allocatedResourcesStatus[0].name: Invalid value", `status.containerStatuses[0].allocatedResourcesStatus[0].resources[0].health: Unsupported value: "Ill"`}},
+		"claims": {func(s *corev1.PodStatus) { s.ResourceClaimStatuses = []*corev1.PodResourceClaimStatus{{Name: "c"}} }, []string{"status.resourceClaimStatuses[0].name: Invalid value"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			old, updated := base(), base()
+			tt.edit(updated.Status)
+			k.PrepareStatusUpdate(updated, old)
+			kindtest.Expect(t, k.ValidateStatusUpdate(updated, old), tt.want)
+		})
+	}
+}
+
 func TestGracePeriod(t *testing.T) {
 	k, _ := kinds.ByName("pods")
 	p := pod()

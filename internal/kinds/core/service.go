@@ -71,7 +71,16 @@ var (
 		Defaults:    defaultService,
 		Check:       checkService,
 		CheckUpdate: checkServiceUpdate,
+		CheckStatus: checkServiceStatus,
 		Update:      updateService,
+		// Kubernetes' default too.
+		PrepareStatus: func(new, _ *corev1.Service) {
+			for _, x := range new.GetStatus().GetLoadBalancer().GetIngress() {
+				if new.GetSpec().GetType() == ServiceLoadBalancer && x.GetIp() != "" && x.IpMode == nil {
+					x.IpMode = proto.String(ipModeVIP)
+				}
+			}
+		},
 	}
 	serviceColumns = []scheme.Column{
 		column.At(".spec.type", column.New("TYPE", func(s *corev1.Service) string { return s.GetSpec().GetType() })),
@@ -400,4 +409,41 @@ func checkServiceUpdate(new, old *corev1.Service, c *rules.Checker) {
 		rules.Unchanged(c, field.NewPath("spec", "clusterIP"), new.GetSpec().GetClusterIp(), was)
 	}
 	checkFamiliesUpdate(c, field.NewPath("spec"), new.GetSpec(), old.GetSpec())
+}
+
+// How traffic for an address of a load balancer arrives at nodes.
+const (
+	ipModeVIP   = "VIP"
+	ipModeProxy = "Proxy"
+)
+
+// checkServiceStatus checks the addresses of a load balancer as Kubernetes does. Invalid ones that
+// were there before may stay.
+func checkServiceStatus(new, old *corev1.Service, c *rules.Checker) {
+	p, ingress := field.NewPath("status", "loadBalancer", "ingress"), new.GetStatus().GetLoadBalancer().GetIngress()
+	if new.GetSpec().GetType() != ServiceLoadBalancer && len(ingress) > 0 {
+		c.Forbidden(p, "may only be used when `spec.type` is 'LoadBalancer'")
+		return
+	}
+	known := ips(old.GetStatus().GetLoadBalancer().GetIngress())
+	for i, x := range ingress {
+		at := p.Index(i)
+		if x.GetIp() != "" {
+			c.List = append(c.List, validation.IsValidIPForLegacyField(at.Child("ip"), x.GetIp(), true, known)...)
+		}
+		switch mode := at.Child("ipMode"); {
+		case x.IpMode == nil && x.GetIp() != "":
+			c.Required(mode, "must be specified when `ip` is set")
+		case x.IpMode != nil && x.GetIp() == "":
+			c.Forbidden(mode, "may not be specified when `ip` is not set")
+		case x.IpMode != nil && x.GetIpMode() != ipModeVIP && x.GetIpMode() != ipModeProxy:
+			c.Add(field.NotSupported(mode, x.GetIpMode(), []string{ipModeProxy, ipModeVIP}))
+		}
+		if name := x.GetHostname(); name != "" {
+			c.Each(at.Child("hostname"), name, validation.IsDNS1123Subdomain(name))
+			if len(validation.IsValidIPForLegacyField(at, name, false, nil)) == 0 {
+				c.Invalid(at.Child("hostname"), name, "must be a DNS name, not an IP address")
+			}
+		}
+	}
 }

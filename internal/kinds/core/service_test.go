@@ -178,3 +178,36 @@ func TestServiceColumns(t *testing.T) {
 	s.Spec = &corev1.ServiceSpec{Type: "ExternalName", ExternalName: "db.example.com"}
 	kindtest.ExpectCells(t, s, kindtest.Now, map[string]string{"EXTERNAL-IP": "db.example.com", "PORT(S)": "<none>", "SELECTOR": "<none>"})
 }
+
+// TestLoadBalancerStatus checks addresses of load balancers as Kubernetes does.
+func TestLoadBalancerStatus(t *testing.T) {
+	const at = "status.loadBalancer.ingress[0]."
+	balancer := func(typ string, x ...*corev1.LoadBalancerIngress) *corev1.Service {
+		s := service()
+		s.Spec.Type = typ
+		s.Status = &corev1.ServiceStatus{LoadBalancer: &corev1.LoadBalancerStatus{Ingress: x}}
+		return s
+	}
+	k := kinds.Of(service())
+	for name, tt := range map[string]struct {
+		now  *corev1.Service
+		want []string
+	}{
+		"address":        {balancer("LoadBalancer", &corev1.LoadBalancerIngress{Ip: "192.0.2.1"}), nil},
+		"another type":   {balancer("NodePort", &corev1.LoadBalancerIngress{Ip: "192.0.2.1"}), []string{"status.loadBalancer.ingress: Forbidden: may only be used when `spec.type` is 'LoadBalancer'"}},
+		"no address":     {balancer("LoadBalancer", &corev1.LoadBalancerIngress{Ip: "192.0.2"}), []string{at + `ip: Invalid value: "192.0.2"`}},
+		"mode":           {balancer("LoadBalancer", &corev1.LoadBalancerIngress{Ip: "192.0.2.1", IpMode: proto.String("Any")}), []string{at + `ipMode: Unsupported value: "Any"`}},
+		"mode alone":     {balancer("LoadBalancer", &corev1.LoadBalancerIngress{Hostname: "a.b", IpMode: proto.String("VIP")}), []string{at + "ipMode: Forbidden"}},
+		"name":           {balancer("LoadBalancer", &corev1.LoadBalancerIngress{Hostname: "A b"}), []string{at + "hostname: Invalid value"}},
+		"name is number": {balancer("LoadBalancer", &corev1.LoadBalancerIngress{Hostname: "010.0.0.1"}), []string{at + `hostname: Invalid value: "010.0.0.1": must be a DNS name, not an IP address`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			old := balancer(tt.now.GetSpec().GetType())
+			k.PrepareStatusUpdate(tt.now, old)
+			kindtest.Expect(t, k.ValidateStatusUpdate(tt.now, old), tt.want)
+			if name == "address" && tt.now.GetStatus().GetLoadBalancer().GetIngress()[0].GetIpMode() != "VIP" {
+				t.Error("ipMode has no default")
+			}
+		})
+	}
+}

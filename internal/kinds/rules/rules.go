@@ -32,6 +32,8 @@ type For[T scheme.Object] struct {
 	// create and update run after the shared preparation.
 	Create func(T)
 	Update func(new, old T)
+	// prepareStatus runs after the shared preparation of a write of the status.
+	PrepareStatus func(new, old T)
 	// warn returns warnings about values that have no effect.
 	Warn func(T) []string
 	// keepsStatus lets the creator set the status, as a node does when it registers itself.
@@ -153,6 +155,9 @@ func (r For[T]) PrepareStatusUpdate(new, old scheme.Object) {
 	}
 	if had {
 		m.Set(status, kept)
+	}
+	if r.PrepareStatus != nil {
+		r.PrepareStatus(new.(T), old.(T))
 	}
 	if meta := new.GetMetadata(); meta != nil {
 		meta.ResourceVersion = version

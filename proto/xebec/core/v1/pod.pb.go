@@ -2029,7 +2029,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x11EvictionResponder\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
 	"\bpriority\x18\x02 \x01(\x05H\x00R\bpriority\x88\x01\x01:\x06\xc2\xda\x18\x02\x10\x01B\v\n" +
-	"\t_priority\"\xbe\f\n" +
+	"\t_priority\"\xe6\f\n" +
 	"\tPodStatus\x12\x14\n" +
 	"\x05phase\x18\x01 \x01(\tR\x05phase\x12S\n" +
 	"\n" +
@@ -2050,8 +2050,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x1cephemeral_container_statuses\x18\r \x03(\v2\x1e.xebec.core.v1.ContainerStatusR\x1aephemeralContainerStatuses\x12\x16\n" +
 	"\x06resize\x18\x0e \x01(\tR\x06resize\x12u\n" +
 	"\x17resource_claim_statuses\x18\x0f \x03(\v2%.xebec.core.v1.PodResourceClaimStatusB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x03\xc2\x01\x04nameR\x15resourceClaimStatuses\x12>\n" +
-	"\bhost_ips\x18\x10 \x03(\v2\x15.xebec.core.v1.HostIPB\f\xc2\xda\x18\b\xb8\x01\x01\xc2\x01\x02ipR\ahostIPs\x12/\n" +
-	"\x13observed_generation\x18\x11 \x01(\x03R\x12observedGeneration\x12r\n" +
+	"\bhost_ips\x18\x10 \x03(\v2\x15.xebec.core.v1.HostIPB\f\xc2\xda\x18\b\xb8\x01\x01\xc2\x01\x02ipR\ahostIPs\x12W\n" +
+	"\x13observed_generation\x18\x11 \x01(\x03B&\xc2\xda\x18\"`\x00r\x1emust be a non-negative integerR\x12observedGeneration\x12r\n" +
 	"\x1eextended_resource_claim_status\x18\x12 \x01(\v2-.xebec.core.v1.PodExtendedResourceClaimStatusR\x1bextendedResourceClaimStatus\x12a\n" +
 	"\x13allocated_resources\x18\x13 \x03(\v20.xebec.core.v1.PodStatus.AllocatedResourcesEntryR\x12allocatedResources\x12A\n" +
 	"\tresources\x18\x14 \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x12\xbb\x01\n" +
@@ -2059,15 +2059,15 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\rvolume_health\x18\x16 \x03(\v2\x1e.xebec.core.v1.PodVolumeHealthB\x13\xc2\xda\x18\x0f\x18\x02\"\x04name\xca\x01\x041.37R\fvolumeHealth\x1a^\n" +
 	"\x17AllocatedResourcesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\"\xc3\x02\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\"\xeb\x02\n" +
 	"\fPodCondition\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12B\n" +
 	"\x0flast_probe_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rlastProbeTime\x12L\n" +
 	"\x14last_transition_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x12lastTransitionTime\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x06 \x01(\tR\amessage\x12/\n" +
-	"\x13observed_generation\x18\a \x01(\x03R\x12observedGeneration:\x12\xc2\xda\x18\x0eb\x06statusb\x04type\"\"\n" +
+	"\amessage\x18\x06 \x01(\tR\amessage\x12W\n" +
+	"\x13observed_generation\x18\a \x01(\x03B&\xc2\xda\x18\"`\x00r\x1emust be a non-negative integerR\x12observedGeneration:\x12\xc2\xda\x18\x0eb\x06statusb\x04type\"\"\n" +
 	"\x06HostIP\x12\x0e\n" +
 	"\x02ip\x18\x01 \x01(\tR\x02ip:\b\xc2\xda\x18\x04b\x02ip\"!\n" +
 	"\x05PodIP\x12\x0e\n" +
