@@ -74,6 +74,19 @@ func TestDebug(t *testing.T) {
 	c.run(t, "debug", "web-1").want(t, exit.Usage, "", "--image is required")
 }
 
+// TestPatchSubresource resizes a pod, which only the subresource does.
+func TestPatchSubresource(t *testing.T) {
+	c := startCluster(t)
+	pod := webPod("web-1", "node-1")
+	kinds.Of(pod).Default(pod)
+	clienttest.Seed(c.Server, pod)
+	patch := `{"spec":{"containers":[{"name":"echo","image":"echo:1","resources":{"requests":{"cpu":"60m","memory":"16Mi"}}}]}}`
+	c.run(t, "patch", "pod", "web-1", "-p", patch).want(t, exit.Failed, "", "pod updates may not change fields other than")
+	c.run(t, "patch", "pod", "web-1", "--subresource=resize", "-p", patch).want(t, exit.OK, "pod/web-1 patched\n")
+	c.run(t, "get", "pod", "web-1", "-o", "jsonpath={.spec.containers[0].resources.requests.cpu} {.spec.containers[0].ports[0].name}").want(t, exit.OK, "60m http")
+	c.run(t, "patch", "pod", "web-1", "--subresource=spec", "-p", patch).want(t, exit.Failed, "", `"spec" is not accepted for pods`)
+}
+
 func TestRun(t *testing.T) {
 	c := startCluster(t)
 	c.run(t, "run", "box", "--image=box:1", "--restart=Never", "--", "a", "b").want(t, exit.OK, "pod/box created\n")

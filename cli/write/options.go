@@ -17,6 +17,8 @@ type Options struct {
 	output string
 	dryRun string
 	Form   printer.Format
+	// Subresource is the part of the object that is written, empty for the object without its status.
+	Subresource string
 }
 
 // Flags adds the flags of these options to a command.
@@ -30,6 +32,11 @@ func (o *Options) DryRunFlag(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.dryRun, "dry-run", "none", "none, or server: validate the request without storing anything")
 	// kubectl's bare --dry-run meant "client", which checks too little to be of use.
 	cmd.Flags().Lookup("dry-run").NoOptDefVal = "server"
+}
+
+// SubresourceFlag adds --subresource to a command that patches or applies.
+func (o *Options) SubresourceFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.Subresource, "subresource", "", "subresource to write, such as status, or resize of pods")
 }
 
 // Parse checks the values of the flags. Call it before any other method.

@@ -52,9 +52,10 @@ func Update[T scheme.Object](
 	r resolve.Reference,
 	o *Options,
 	change func(T) error,
+	options ...client.UpdateOption,
 ) (T, error) {
 	var warnings []string
-	options := []client.UpdateOption{client.Warnings(&warnings)}
+	options = append(options, client.Warnings(&warnings))
 	if o.Dry() {
 		options = append(options, client.DryRun)
 	}

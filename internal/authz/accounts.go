@@ -16,6 +16,7 @@ type Accounts struct {
 // plane are for administrators.
 var onObjects = []Action{
 	Get, List, Watch, Create, Update, Patch, Delete, DeleteCollection, UpdateStatus, GetScale, UpdateScale, PatchScale, Bind, WatchSummary,
+	"get/resize", "update/resize", "patch/resize", "get/ephemeralcontainers", "update/ephemeralcontainers", "patch/ephemeralcontainers",
 }
 
 // Authorize implements Authorizer.

@@ -76,7 +76,7 @@ func compare(t *testing.T, file string, lines []string) {
 // actions are all on objects, and on the subresources that calls to nodes and services are about.
 var actions = []Action{
 	Get, List, Watch, Create, Update, UpdateStatus, Patch, Delete, DeleteCollection, Bind, WatchSummary,
-	"get/log", "create/exec", "create/attach", "create/portforward", "create/token", "update/scale",
+	"get/log", "create/exec", "create/attach", "create/portforward", "create/token", "update/scale", "update/resize", "update/ephemeralcontainers",
 }
 
 // scope is which objects of a kind a request is about.

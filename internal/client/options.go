@@ -72,6 +72,16 @@ func (w warningsTo) applyUpdate(c *updateCall) { c.warnings = w.to }
 func (w warningsTo) applyApply(c *applyCall)   { c.warnings = w.to }
 func (w warningsTo) applyPatch(c *patchCall)   { c.warnings = w.to }
 
+type subresource string
+
+// Subresource writes a part of the object by the subresource of this name, such as "resize" of
+// pods. The whole object is sent, and what the subresource does not change is ignored.
+func Subresource(name string) subresource { return subresource(name) }
+
+func (s subresource) applyUpdate(c *updateCall) { c.Subresource = string(s) }
+func (s subresource) applyApply(c *applyCall)   { c.Subresource = string(s) }
+func (s subresource) applyPatch(c *patchCall)   { c.Subresource = string(s) }
+
 type underLease int64
 
 // UnderLease ties the object's life to a lease: it vanishes when the lease lapses or is revoked. An

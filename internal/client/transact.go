@@ -31,7 +31,7 @@ func OpCreate(obj scheme.Object, opts ...CreateOption) Operation {
 }
 
 // OpApply merges the fields set in obj into the stored object as Apply does; of the options only
-// Force has an effect in a transaction.
+// Force and Subresource have an effect in a transaction.
 func OpApply(obj scheme.Object, opts ...ApplyOption) Operation {
 	return func(c *Client) (*apiv1.Operation, error) {
 		a, err := encode(obj)

@@ -41,6 +41,21 @@ type Subresource struct {
 	Name string
 	// Verbs are Kubernetes' verbs that apply to it, sorted.
 	Verbs []string
+	// Part is set in subresources that are read and written in the form of the whole object, of which
+	// a write changes a part.
+	Part *Part
+}
+
+// Part is the part of an object that writes to a subresource change.
+type Part struct {
+	// Fields are the fields of the part, as JSONPaths without braces in which [*] stands for every
+	// element of a list: .spec.containers[*].resources. An apply to the subresource owns no others.
+	Fields []string
+	// Restrict restores in new what writes to the subresource do not change of old, metadata and status
+	// excluded. It may leave a change that Validate refuses.
+	Restrict func(new, old Object)
+	// Validate checks the change, metadata excluded, in place of the kind's ValidateUpdate.
+	Validate func(new, old Object) field.ErrorList
 }
 
 // Rules are what a kind demands of its objects. A write passes them in the order of the methods of
@@ -269,6 +284,17 @@ func (k *Kind) TypeURL() string { return k.facts().typeURL }
 
 // HasStatus reports whether the kind has a status, which only UpdateStatus writes.
 func (k *Kind) HasStatus() bool { return k.HasSubresource("status") }
+
+// Part returns the part of objects that writes to the named subresource change; nil when there is
+// no such subresource, or it is none that has a Part.
+func (k *Kind) Part(subresource string) *Part {
+	for _, s := range k.Subresources {
+		if s.Name == subresource {
+			return s.Part
+		}
+	}
+	return nil
+}
 
 // HasSubresource reports whether the kind has the named subresource.
 func (k *Kind) HasSubresource(name string) bool {

@@ -34,7 +34,9 @@ func (s *Service) Get(ctx context.Context, req *apiv1.GetRequest) (*apiv1.GetRes
 	case "scale":
 		encode, action = pipeline.EncodeScale, authz.GetScale
 	default:
-		return nil, apierr.BadField("subresource", "%q is not known: it is empty, status or scale", pipeline.Shortened(req.GetSubresource()))
+		if action, err = pipeline.ViewAction(k, authz.Get, req.GetSubresource()); err != nil {
+			return nil, err
+		}
 	}
 	// A caller without the right learns nothing, not even whether the object exists.
 	ask := pipeline.Attributes(k, action, key.Namespace, key.Name)

@@ -1,13 +1,18 @@
 package apiserver
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+
+	"google.golang.org/grpc/codes"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/etcdtest"
+	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -64,9 +69,98 @@ func TestStatusSubresource(t *testing.T) {
 	if _, err := r.Patch(ctx, patch); apierr.Reason(err) != apierr.ReasonUnsupported {
 		t.Errorf("a subresource of other kinds: %v", err)
 	}
-	patch.Subresource = "spec"
-	if _, err := r.Patch(ctx, patch); apierr.Reason(err) != apierr.ReasonBadRequest {
-		t.Errorf("an unknown subresource: %v", err)
+	for _, name := range []string{"spec", "log"} {
+		patch.Subresource = name
+		_, err := r.Patch(ctx, patch)
+		if apierr.Reason(err) != apierr.ReasonBadRequest || !strings.Contains(err.Error(), "want one of empty, ephemeralcontainers, resize, status") {
+			t.Errorf("subresource %s: %v", name, err)
+		}
+	}
+}
+
+// TestResizeSubresource changes the resources of a pod in each way. Plain updates may not; what a
+// resize does not change is ignored, and its managers own no more than resources.
+func TestResizeSubresource(t *testing.T) {
+	conn := start(t, etcdtest.New(t, 1))
+	c, ctx := admin(conn), t.Context()
+	waitNamespace(t, c)
+	p := pod("p")
+	name := p.Spec.Containers[0].GetName()
+	p.Spec.Containers[0].Resources = &corev1.ResourceRequirements{Requests: map[string]*metav1.Quantity{"cpu": {String_: "100m"}}}
+	stored := do[*corev1.Pod](t)(client.Create(ctx, c, p))
+	asking := func(cpu string) *corev1.Pod {
+		p := client.Clone(stored)
+		p.Metadata.ResourceVersion, p.Metadata.Labels = "", map[string]string{"a": "b"}
+		p.Spec.Containers[0].Resources.Requests["cpu"].String_ = cpu
+		p.Spec.Containers[0].Image = "other:1"
+		return p
+	}
+	check := func(p *corev1.Pod, cpu string) {
+		t.Helper()
+		box := p.GetSpec().GetContainers()[0]
+		if box.GetResources().GetRequests()["cpu"].GetString_() != cpu || box.GetImage() == "other:1" || len(p.GetMetadata().GetLabels()) != 0 {
+			t.Errorf("want %s of cpu and no other change: %v", cpu, p)
+		}
+	}
+
+	if _, err := client.Update(ctx, c, asking("200m")); !strings.Contains(fmt.Sprint(err), "pod updates may not change fields other than") {
+		t.Errorf("a plain update: %v", err)
+	}
+	updated := do[*corev1.Pod](t)(client.Update(ctx, c.WithFieldManager("updater"), asking("200m"), client.Subresource("resize")))
+	check(updated, "200m")
+	if updated.GetMetadata().GetGeneration() != stored.GetMetadata().GetGeneration()+1 {
+		t.Errorf("the generation is %d after %d", updated.GetMetadata().GetGeneration(), stored.GetMetadata().GetGeneration())
+	}
+	patch := `{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"` + name + `","resources":{"requests":{"cpu":"300m"}}}]}}`
+	check(do[*corev1.Pod](t)(client.Patch[*corev1.Pod](ctx, c, "default", "p", []byte(patch), client.StrategicPatch, client.Subresource("resize"))), "300m")
+	applied, _, err := client.Apply(ctx, c.WithFieldManager("applier"), &corev1.Pod{
+		Metadata: &metav1.ObjectMeta{Name: "p", Namespace: "default", Labels: map[string]string{"a": "b"}},
+		Spec: &corev1.PodSpec{Containers: []*corev1.Container{{Name: name, Image: "other:1", Resources: &corev1.ResourceRequirements{
+			Requests: map[string]*metav1.Quantity{"cpu": {String_: "400m"}},
+		}}}},
+	}, client.Force, client.Subresource("resize"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(applied, "400m")
+	for _, e := range applied.GetMetadata().GetManagedFields() {
+		owned := string(e.GetFieldsV1().GetRaw())
+		switch {
+		case e.GetManager() != "applier":
+		case e.GetSubresource() != "resize" || !strings.Contains(owned, "f:cpu") || strings.Contains(owned, "f:image") || strings.Contains(owned, "f:labels"):
+			t.Errorf("the applier owns %s by subresource %q", owned, e.GetSubresource())
+		default:
+			name = ""
+		}
+	}
+	if name != "" {
+		t.Errorf("the applier owns nothing: %v", applied.GetMetadata().GetManagedFields())
+	}
+	r := apiv1.NewResourceServiceClient(as{ClientConnInterface: conn, User: "alice", Group: authz.GroupAdmins})
+	read, err := r.Get(ctx, &apiv1.GetRequest{Object: &apiv1.ObjectReference{Kind: "Pod", Namespace: "default", Name: "p"}, Subresource: "resize"})
+	if err != nil || read.GetObject().GetTypeUrl() != kinds.Of(applied).TypeURL() {
+		t.Errorf("get: %v, %v", read, err)
+	}
+	ungranted := apiv1.NewResourceServiceClient(as{ClientConnInterface: conn, User: "xebec:scheduler", Group: authz.GroupServices})
+	if _, err := ungranted.Update(ctx, &apiv1.UpdateRequest{Object: packed(t, asking("1")), Subresource: "resize"}); apierr.Code(err) != codes.PermissionDenied ||
+		!strings.Contains(err.Error(), "pods/resize") {
+		t.Errorf("without the right: %v", err)
+	}
+}
+
+// TestEphemeralContainersSubresource adds an ephemeral container, which a plain update may not.
+func TestEphemeralContainersSubresource(t *testing.T) {
+	conn := start(t, etcdtest.New(t, 1))
+	c, ctx := admin(conn), t.Context()
+	waitNamespace(t, c)
+	p := do[*corev1.Pod](t)(client.Create(ctx, c, pod("p")))
+	p.Spec.EphemeralContainers = append(p.Spec.EphemeralContainers, core.NewEphemeralContainer(&corev1.Container{Name: "debug", Image: "busybox:1"}, ""))
+	if _, err := client.Update(ctx, c, p); !strings.Contains(fmt.Sprint(err), "pod updates may not change fields other than") {
+		t.Errorf("a plain update: %v", err)
+	}
+	p = do[*corev1.Pod](t)(client.Update(ctx, c, p, client.Subresource("ephemeralcontainers")))
+	if added := core.EphemeralContainers(p.GetSpec()); len(added) != 1 || added[0].GetImagePullPolicy() == "" {
+		t.Errorf("ephemeral containers: %v", added)
 	}
 }
 

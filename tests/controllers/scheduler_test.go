@@ -133,7 +133,7 @@ func TestSchedulerWakes(t *testing.T) {
 			func() {
 				p := get[*corev1.Pod](t, c, "default", "shrinking")
 				p.Spec.Containers[0].Resources.Requests["cpu"] = &metav1.Quantity{String_: "100m"}
-				if _, err := client.Update(t.Context(), c, p); err != nil {
+				if _, err := client.Update(t.Context(), c, p, client.Subresource("resize")); err != nil {
 					t.Fatal(err)
 				}
 			}},

@@ -40,7 +40,8 @@ func Command(s *session.Session) *cobra.Command {
 		Example: "  xebec apply -f web.yaml\n" +
 			"  xebec apply -R -f manifests/\n" +
 			"  cat web.yaml | xebec apply -f -\n" +
-			"  xebec apply -f web.yaml --dry-run=server",
+			"  xebec apply -f web.yaml --dry-run=server\n" +
+			"  xebec apply -f pod.yaml --subresource=resize",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.Parse(); err != nil {
@@ -54,6 +55,7 @@ func Command(s *session.Session) *cobra.Command {
 	}
 	o.FileFlags(cmd, "to apply")
 	o.Options.Flags(cmd)
+	o.SubresourceFlag(cmd)
 	o.ManifestOptions.Flags(cmd)
 	cmd.Flags().BoolVar(&o.force, "force-conflicts", false, "take ownership of fields that other managers own")
 	cmd.Flags().BoolVar(&o.serverSide, "server-side", true, "always true; accepted for compatibility with kubectl")
@@ -90,9 +92,9 @@ func applyTogether(ctx context.Context, s *session.Session, cl *client.Client, d
 	return write.Together(ctx, s, cl, docs, o.Dry(),
 		func(i int, d manifest.Document) client.Operation {
 			if o.force || forced[i] {
-				return client.OpApply(d.Object, client.Force)
+				return client.OpApply(d.Object, client.Force, client.Subresource(o.Subresource))
 			}
-			return client.OpApply(d.Object)
+			return client.OpApply(d.Object, client.Subresource(o.Subresource))
 		},
 		func(i int, err error) bool {
 			if forced[i] || !onlyOwnConflicts(err, o.manager) {
@@ -124,7 +126,7 @@ func applyOne(
 	ctx context.Context, cl *client.Client, obj scheme.Object, o applyOptions,
 ) (scheme.Object, apiv1.ApplyResult, []string, error) {
 	var warnings []string
-	options := []client.ApplyOption{client.Warnings(&warnings)}
+	options := []client.ApplyOption{client.Warnings(&warnings), client.Subresource(o.Subresource)}
 	if o.Dry() {
 		options = append(options, client.DryRun)
 	}

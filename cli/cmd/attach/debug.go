@@ -9,6 +9,7 @@ import (
 	"github.com/xebec-project/xebec/cli/resolve"
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/cli/write"
+	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
@@ -51,7 +52,7 @@ func DebugCommand(s *session.Session) *cobra.Command {
 			pod, err = write.Update(ctx, s, cl, resolve.Of(pod), &write.Options{}, func(p *corev1.Pod) error {
 				p.Spec.EphemeralContainers = append(p.Spec.EphemeralContainers, core.NewEphemeralContainer(added, target))
 				return nil
-			})
+			}, client.Subresource("ephemeralcontainers"))
 			if err != nil {
 				return err
 			}

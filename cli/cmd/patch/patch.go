@@ -28,7 +28,9 @@ func Command(s *session.Session) *cobra.Command {
 		Example: "  xebec patch deployment web -p '{\"spec\":{\"replicas\":3}}'\n" +
 			"  xebec patch deployment web --type=strategic \\\n" +
 			"    -p '{\"spec\":{\"template\":{\"spec\":{\"containers\":[{\"name\":\"web\",\"image\":\"web:2\"}]}}}}'\n" +
-			"  xebec patch pod web-0 --type=json -p '[{\"op\":\"remove\",\"path\":\"/metadata/labels/old\"}]'",
+			"  xebec patch pod web-0 --type=json -p '[{\"op\":\"remove\",\"path\":\"/metadata/labels/old\"}]'\n" +
+			"  xebec patch pod web-0 --subresource=resize --type=strategic \\\n" +
+			"    -p '{\"spec\":{\"containers\":[{\"name\":\"web\",\"resources\":{\"requests\":{\"cpu\":\"200m\"}}}]}}'",
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: resolve.CompleteKinds(s),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -43,6 +45,7 @@ func Command(s *session.Session) *cobra.Command {
 		},
 	}
 	o.Flags(cmd)
+	o.SubresourceFlag(cmd)
 	cmd.Flags().StringVarP(&patch, "patch", "p", "", "the patch as JSON or YAML")
 	cmd.Flags().StringVar(&file, "patch-file", "", "file with the patch")
 	cmd.Flags().StringVar(&typ, "type", "merge", "merge, json or strategic")
@@ -95,7 +98,7 @@ func run(ctx context.Context, s *session.Session, args []string, o *write.Option
 		return err
 	}
 	var warnings []string
-	options = append(options, client.Warnings(&warnings))
+	options = append(options, client.Warnings(&warnings), client.Subresource(o.Subresource))
 	if o.Dry() {
 		options = append(options, client.DryRun)
 	}

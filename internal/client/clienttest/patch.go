@@ -58,7 +58,7 @@ func (t *transaction) patch(req *apiv1.PatchRequest) (*anypb.Any, error) {
 	if keyOf(obj) != key {
 		return nil, apierr.BadField("patch", "an object cannot be renamed")
 	}
-	return t.update(wrap(obj), 0)
+	return t.update(wrap(obj), 0, req.GetSubresource())
 }
 
 // merge applies a merge patch of RFC 7386.

@@ -39,7 +39,7 @@ func (s *Server) Update(_ context.Context, req *apiv1.UpdateRequest) (*apiv1.Upd
 	}
 	resp := &apiv1.UpdateResponse{}
 	_, err := s.write(req.GetFence(), req.GetDryRun(), func(t *transaction) (err error) {
-		resp.Object, err = t.update(req.GetObject(), req.GetLeaseId())
+		resp.Object, err = t.update(req.GetObject(), req.GetLeaseId(), req.GetSubresource())
 		return err
 	})
 	return resp, err
@@ -141,7 +141,7 @@ func (t *transaction) operate(op *apiv1.Operation) (a *anypb.Any, err error) {
 	case *apiv1.Operation_Create:
 		return t.create(o.Create)
 	case *apiv1.Operation_Update:
-		return t.update(o.Update.GetObject(), 0)
+		return t.update(o.Update.GetObject(), 0, o.Update.GetSubresource())
 	case *apiv1.Operation_UpdateStatus:
 		return t.updateStatus(o.UpdateStatus.GetObject())
 	case *apiv1.Operation_Delete:
@@ -211,8 +211,12 @@ func (t *transaction) current(obj scheme.Object) (objectKey, *record, error) {
 	return key, r, nil
 }
 
-// update replaces an object, and moves it to a lease unless that is 0.
-func (t *transaction) update(a *anypb.Any, lease int64) (*anypb.Any, error) {
+// update replaces an object, or what a subresource changes of it, and moves it to a lease unless
+// that is 0.
+func (t *transaction) update(a *anypb.Any, lease int64, subresource string) (*anypb.Any, error) {
+	if subresource == "status" {
+		return t.updateStatus(a)
+	}
 	obj, err := unwrap(a)
 	if err != nil {
 		return nil, err
@@ -230,6 +234,14 @@ func (t *transaction) update(a *anypb.Any, lease int64) (*anypb.Any, error) {
 		old = &moved
 	}
 	k := key.kind
+	part, validate := k.Part(subresource), k.ValidateUpdate
+	switch {
+	case part != nil:
+		part.Restrict(obj, old.obj)
+		validate = part.Validate
+	case subresource != "":
+		return nil, apierr.BadField("subresource", "%q is not accepted for %s", subresource, k.Plural)
+	}
 	k.Default(obj)
 	m, was := metadataOf(obj), old.obj.GetMetadata()
 	m.Uid, m.Generation, m.CreationTimestamp = was.GetUid(), was.GetGeneration(), was.GetCreationTimestamp()
@@ -239,7 +251,7 @@ func (t *transaction) update(a *anypb.Any, lease int64) (*anypb.Any, error) {
 	if err := apierr.Invalid(k, key.name, k.Validate(obj)); err != nil {
 		return nil, err
 	}
-	if err := apierr.Invalid(k, key.name, k.ValidateUpdate(obj, old.obj)); err != nil {
+	if err := apierr.Invalid(k, key.name, validate(obj, old.obj)); err != nil {
 		return nil, err
 	}
 	return t.replace(key, old, obj), nil

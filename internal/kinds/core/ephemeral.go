@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/xebec-project/xebec/internal/kinds/rules"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -103,30 +104,44 @@ func checkNoEphemeral(c *rules.Checker, p *field.Path, s *corev1.PodSpec) {
 	}
 }
 
-// checkEphemeralUpdate lets ephemeral containers be added, and nothing else.
-func checkEphemeralUpdate(c *rules.Checker, p *field.Path, now, was *corev1.Pod) {
-	have := now.GetSpec().GetEphemeralContainers()
-	byName := make(map[string]*corev1.EphemeralContainer, len(have))
-	for _, e := range have {
+// podEphemeralContainers is the subresource by which ephemeral containers are added to a pod.
+var podEphemeralContainers = &scheme.Part{
+	Fields: []string{".spec.ephemeralContainers"},
+	Restrict: func(new, old scheme.Object) {
+		p := new.(*corev1.Pod)
+		added := p.GetSpec().GetEphemeralContainers()
+		p.Spec = proto.CloneOf(old.(*corev1.Pod).GetSpec())
+		p.Spec.EphemeralContainers = added
+	},
+	Validate: func(new, old scheme.Object) field.ErrorList {
+		c := &rules.Checker{}
+		checkAddEphemeral(c, new.(*corev1.Pod), old.(*corev1.Pod))
+		return c.List
+	},
+}
+
+// checkAddEphemeral lets ephemeral containers be added, and nothing else.
+func checkAddEphemeral(c *rules.Checker, new, old *corev1.Pod) {
+	if IsMirrorPod(old) {
+		c.Forbidden(field.NewPath(""), "static pods do not support ephemeral containers")
+		return
+	}
+	p := field.NewPath("spec", "ephemeralContainers")
+	now, was := new.GetSpec().GetEphemeralContainers(), old.GetSpec().GetEphemeralContainers()
+	byName := make(map[string]*corev1.EphemeralContainer, len(now))
+	for _, e := range now {
 		byName[e.GetEphemeralContainerCommon().GetName()] = e
 	}
-	for _, old := range was.GetSpec().GetEphemeralContainers() {
-		name := old.GetEphemeralContainerCommon().GetName()
-		same := byName[name]
-		switch {
+	for _, e := range was {
+		name := e.GetEphemeralContainerCommon().GetName()
+		switch same := byName[name]; {
 		case same == nil:
 			c.Forbidden(p, fmt.Sprintf("existing ephemeral containers %q may not be removed", name))
-		case !proto.Equal(same, old):
+		case !proto.Equal(same, e):
 			c.Forbidden(p, fmt.Sprintf("existing ephemeral containers %q may not be changed", name))
 		}
 	}
-	if len(have) <= len(was.GetSpec().GetEphemeralContainers()) {
-		return
-	}
-	if IsMirrorPod(was) {
-		c.Forbidden(p, "static pods do not support ephemeral containers")
-	}
-	if IsPodFinished(was) {
-		c.Forbidden(p, "the pod has ended: it is "+was.GetStatus().GetPhase())
+	if len(now) > len(was) && IsPodFinished(old) {
+		c.Forbidden(p, "the pod has ended: it is "+old.GetStatus().GetPhase())
 	}
 }

@@ -41,11 +41,19 @@ func TestEphemeralContainers(t *testing.T) {
 			}))(p)
 		}, Want: []string{at + `volumeMounts[2].name: Not found: "date"`, at + "volumeMounts[1].subPath: Forbidden"}},
 	})
-	kindtest.Update(t, func() *corev1.Pod {
+	base := func() *corev1.Pod {
 		p := pod()
 		add(ephemeral("first", ""))(p)
 		return p
-	}, []kindtest.Edit[*corev1.Pod]{
+	}
+	kindtest.Update(t, base, []kindtest.Edit[*corev1.Pod]{
+		{Name: "added by a plain update", Edit: add(ephemeral("second", "web")), Want: []string{"spec: Forbidden: pod updates may not change fields other than"}},
+	})
+	kindtest.Part(t, "ephemeralcontainers", base, []kindtest.Edit[*corev1.Pod]{
+		{Name: "added, with another change that is ignored", Edit: func(p *corev1.Pod) {
+			add(ephemeral("second", "web"))(p)
+			p.Spec.Hostname = "other"
+		}, Want: nil},
 		{Name: "added", Edit: add(ephemeral("second", "web")), Want: nil},
 		{Name: "removed", Edit: func(p *corev1.Pod) { p.Spec.EphemeralContainers = nil }, Want: []string{`spec.ephemeralContainers: Forbidden: existing ephemeral containers "first" may not be removed`}},
 		{Name: "changed", Edit: func(p *corev1.Pod) { p.Spec.EphemeralContainers[0].EphemeralContainerCommon.Image = "other" },
@@ -68,8 +76,10 @@ func TestEphemeralContainersComeLater(t *testing.T) {
 	was.Status = &corev1.PodStatus{Phase: "Failed"}
 	now.Metadata = proto.CloneOf(was.Metadata)
 	now.Spec.EphemeralContainers = append(now.Spec.EphemeralContainers, ephemeral("more", ""))
-	kindtest.Expect(t, k.ValidateUpdate(now, was), []string{"spec.ephemeralContainers: Forbidden: static pods do not support ephemeral containers",
-		"spec.ephemeralContainers: Forbidden: the pod has ended: it is Failed"})
+	part := k.Part("ephemeralcontainers")
+	kindtest.Expect(t, part.Validate(now, was), []string{"[]: Forbidden: static pods do not support ephemeral containers"})
+	was.Metadata.Annotations = nil
+	kindtest.Expect(t, part.Validate(now, was), []string{"spec.ephemeralContainers: Forbidden: the pod has ended: it is Failed"})
 }
 
 func TestBidirectionalMountsNeedPrivilege(t *testing.T) {

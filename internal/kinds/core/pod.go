@@ -324,10 +324,10 @@ func checkPod(p *corev1.Pod, c *rules.Checker) {
 	}
 }
 
-// podIsImmutable lists the fields that an update may change; the rest of a pod's spec is immutable.
+// podIsImmutable lists the fields that an update may change, as Kubernetes does; the rest of a pod's
+// spec is immutable.
 const podIsImmutable = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`," +
-	"`spec.containers[*].resources` and `spec.resources` (cpu and memory),`spec.activeDeadlineSeconds`," +
-	"`spec.tolerations` (only additions to existing tolerations),`spec.ephemeralContainers` (only additions)," +
+	"`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations)," +
 	"`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"
 
 func checkPodUpdate(new, old *corev1.Pod, c *rules.Checker) {
@@ -341,8 +341,6 @@ func checkPodUpdate(new, old *corev1.Pod, c *rules.Checker) {
 		c.Forbidden(spec.Child("initContainers"), "pod updates may not add or remove containers")
 		return
 	}
-	checkEphemeralUpdate(c, spec.Child("ephemeralContainers"), new, old)
-	checkResize(c, spec, now, was)
 	checkDeadlineUpdate(c, spec.Child("activeDeadlineSeconds"), now, was)
 	kept := rules.SetOf(now.GetTolerations(), tolerationKey)
 	for i, t := range was.GetTolerations() {
@@ -369,17 +367,13 @@ func checkPodUpdate(new, old *corev1.Pod, c *rules.Checker) {
 	same := proto.CloneOf(now)
 	for i := range same.GetContainers() {
 		same.Containers[i].Image = was.GetContainers()[i].GetImage()
-		same.Containers[i].Resources = was.GetContainers()[i].GetResources()
 	}
 	for i := range same.GetInitContainers() {
 		same.InitContainers[i].Image = was.GetInitContainers()[i].GetImage()
-		same.InitContainers[i].Resources = was.GetInitContainers()[i].GetResources()
 	}
-	same.Resources = was.GetResources()
 	same.ActiveDeadlineSeconds = was.ActiveDeadlineSeconds
 	same.Tolerations = was.GetTolerations()
 	same.SchedulingGates = was.GetSchedulingGates()
-	same.EphemeralContainers = was.GetEphemeralContainers()
 	if was.GetTerminationGracePeriodSeconds() < 0 && now.GetTerminationGracePeriodSeconds() == 1 {
 		same.TerminationGracePeriodSeconds = was.TerminationGracePeriodSeconds
 	}

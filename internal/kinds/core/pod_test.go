@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/kinds/kindtest"
 	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/scheme"
@@ -447,7 +448,7 @@ func TestPodUpdate(t *testing.T) {
 	kindtest.Expect(t, kinds.Of(free).ValidateUpdate(free, gated), nil)
 }
 
-// TestPodResize changes the resources of a pod that exists.
+// TestPodResize changes the resources of a pod that exists, which only the subresource does.
 func TestPodResize(t *testing.T) {
 	list := func(pairs ...string) map[string]*metav1.Quantity {
 		out := map[string]*metav1.Quantity{}
@@ -469,12 +470,26 @@ func TestPodResize(t *testing.T) {
 		return first(func(c *corev1.Container) { c.Resources.Requests[name] = &metav1.Quantity{String_: value} })
 	}
 	kindtest.Update(t, base, []kindtest.Edit[*corev1.Pod]{
+		{Name: "a plain update", Edit: requests("cpu", "2"), Want: []string{"spec: Forbidden: pod updates may not change fields other than"}},
+	})
+	kindtest.Part(t, "resize", base, []kindtest.Edit[*corev1.Pod]{
 		{Name: "more cpu", Edit: requests("cpu", "2"), Want: nil},
+		{Name: "with other changes, which are ignored", Edit: func(p *corev1.Pod) {
+			requests("cpu", "2")(p)
+			p.Spec.Hostname, p.Spec.Containers[0].Image, p.Metadata.Labels = "other", "other", map[string]string{"a": "b"}
+		}, Want: nil},
+		{Name: "another policy", Edit: first(func(c *corev1.Container) {
+			c.ResizePolicy = []*corev1.ContainerResizePolicy{{ResourceName: "cpu", RestartPolicy: "RestartContainer"}}
+		}), Want: []string{"spec: Forbidden: only cpu and memory resources are mutable"}},
+		{Name: "another container", Edit: func(p *corev1.Pod) { p.Spec.Containers = append(p.Spec.Containers, p.Spec.Containers[0]) },
+			Want: []string{"spec.containers: Forbidden: containers may not be added or removed on resize"}},
+		{Name: "another name", Edit: func(p *corev1.Pod) { p.Spec.InitContainers[1].Name = "other" },
+			Want: []string{"spec.initContainers[1].name: Forbidden: initContainers may not be renamed or reordered on resize"}},
 		{Name: "a limit where there was none", Edit: first(func(c *corev1.Container) { c.Resources.Limits["cpu"] = &metav1.Quantity{String_: "3"} }), Want: nil},
 		{Name: "a sidecar", Edit: func(p *corev1.Pod) { p.Spec.InitContainers[1].Resources.Requests = list("cpu", "2") }, Want: nil},
-		{Name: "an init container", Edit: func(p *corev1.Pod) { p.Spec.InitContainers[0].Resources.Requests = list("cpu", "2") }, Want: []string{"spec.initContainers[0].resources: Forbidden: resources of non-sidecar"}},
-		{Name: "another resource", Edit: requests("ephemeral-storage", "2Gi"), Want: []string{"spec.containers[0].resources.requests[ephemeral-storage]: Forbidden: only cpu and memory"}},
-		{Name: "no limit any more", Edit: first(func(c *corev1.Container) { c.Resources.Limits = nil }), Want: []string{"spec.containers[0].resources.limits[memory]: Forbidden: resource limits cannot be removed"}},
+		{Name: "an init container", Edit: func(p *corev1.Pod) { p.Spec.InitContainers[0].Resources.Requests = list("cpu", "2") }, Want: []string{"spec.initContainers[0].resources: Forbidden: resources for non-sidecar init containers are immutable"}},
+		{Name: "another resource", Edit: requests("ephemeral-storage", "2Gi"), Want: []string{"spec: Forbidden: only cpu and memory resources are mutable"}},
+		{Name: "no limit any more", Edit: first(func(c *corev1.Container) { c.Resources.Limits = nil }), Want: []string{"spec.containers[0].resources.limits: Forbidden: resource limits cannot be removed"}},
 	})
 	whole := func() *corev1.Pod {
 		p := base()
@@ -484,25 +499,22 @@ func TestPodResize(t *testing.T) {
 	of := func(f func(*corev1.ResourceRequirements)) func(*corev1.Pod) {
 		return func(p *corev1.Pod) { f(p.Spec.Resources) }
 	}
-	kindtest.Update(t, whole, []kindtest.Edit[*corev1.Pod]{
+	kindtest.Part(t, "resize", whole, []kindtest.Edit[*corev1.Pod]{
 		{Name: "the pod as a whole", Edit: of(func(r *corev1.ResourceRequirements) {
 			r.Requests["cpu"], r.Limits["memory"] = &metav1.Quantity{String_: "4"}, &metav1.Quantity{String_: "2Gi"}
 		}), Want: nil},
 		{Name: "a limit of the pod where there was none", Edit: of(func(r *corev1.ResourceRequirements) { r.Limits["cpu"] = &metav1.Quantity{String_: "4"} }), Want: nil},
 		{Name: "pages of the pod", Edit: of(func(r *corev1.ResourceRequirements) {
 			r.Limits["hugepages-2Mi"], r.Requests["hugepages-2Mi"] = &metav1.Quantity{String_: "2Mi"}, &metav1.Quantity{String_: "2Mi"}
-		}), Want: []string{
-			"spec.resources.requests[hugepages-2Mi]: Forbidden: only cpu and memory", "spec.resources.limits[hugepages-2Mi]: Forbidden: only cpu and memory"}},
-		{Name: "no limit of the pod any more", Edit: of(func(r *corev1.ResourceRequirements) { delete(r.Limits, "memory") }), Want: []string{"spec.resources.limits[memory]: Forbidden: resource limits cannot be removed"}},
-		{Name: "nothing of the pod any more", Edit: func(p *corev1.Pod) { p.Spec.Resources = nil }, Want: []string{
-			"spec.resources.requests[cpu]: Forbidden: resource requests cannot be removed", "spec.resources.requests[hugepages-2Mi]: Forbidden: only cpu and memory",
-			"spec.resources.requests[memory]: Forbidden: resource requests cannot be removed", "spec.resources.limits[hugepages-2Mi]: Forbidden: only cpu and memory",
-			"spec.resources.limits[memory]: Forbidden: resource limits cannot be removed"}},
+		}), Want: []string{"spec: Forbidden: only cpu and memory resources are mutable at pod-level"}},
+		{Name: "no limit of the pod any more", Edit: of(func(r *corev1.ResourceRequirements) { delete(r.Limits, "memory") }), Want: []string{"spec.resources.limits: Forbidden: pod-level resource limits cannot be removed"}},
+		{Name: "nothing of the pod any more", Edit: func(p *corev1.Pod) { p.Spec.Resources = nil },
+			Want: []string{"spec.resources: Forbidden: pod-level resources cannot be removed"}},
 		{Name: "another class of service of the pod", Edit: of(func(r *corev1.ResourceRequirements) {
 			r.Limits["cpu"], r.Limits["memory"] = &metav1.Quantity{String_: "3"}, &metav1.Quantity{String_: "2Gi"}
-		}), Want: []string{"spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change"}},
+		}), Want: []string{"spec: Invalid value: \"Burstable\": Pod QOS Class may not change"}},
 	})
-	kindtest.Update(t, base, []kindtest.Edit[*corev1.Pod]{
+	kindtest.Part(t, "resize", base, []kindtest.Edit[*corev1.Pod]{
 		{Name: "a pod that said nothing as a whole", Edit: func(p *corev1.Pod) {
 			p.Spec.Resources = &corev1.ResourceRequirements{Requests: list("cpu", "4", "memory", "2Gi")}
 		}, Want: nil},
@@ -512,12 +524,15 @@ func TestPodResize(t *testing.T) {
 		p.Spec.Containers[0].Resources = &corev1.ResourceRequirements{Requests: list("cpu", "1", "memory", "1Gi"), Limits: list("cpu", "1", "memory", "1Gi")}
 		return p
 	}
-	kindtest.Update(t, guaranteed, []kindtest.Edit[*corev1.Pod]{
+	kindtest.Part(t, "resize", guaranteed, []kindtest.Edit[*corev1.Pod]{
 		{Name: "both", Edit: first(func(c *corev1.Container) {
 			c.Resources.Requests, c.Resources.Limits = list("cpu", "2", "memory", "1Gi"), list("cpu", "2", "memory", "1Gi")
 		}), Want: nil},
-		{Name: "another class of service", Edit: requests("cpu", "500m"), Want: []string{"spec: Invalid value: \"Burstable\": Pod QOS Class may not change"}},
+		{Name: "another class of service", Edit: requests("cpu", "500m"), Want: []string{"spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change"}},
 	})
+	static := base()
+	static.Metadata.Annotations = map[string]string{core.MirrorAnnotation: "x"}
+	kindtest.Expect(t, kinds.Of(static).Part("resize").Validate(static, static), []string{"[]: Forbidden: static pods cannot be resized"})
 }
 
 func TestPodStatusUpdate(t *testing.T) {

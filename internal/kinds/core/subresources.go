@@ -5,10 +5,12 @@ import "github.com/xebec-project/xebec/internal/scheme"
 var podSubresources = []scheme.Subresource{
 	{Name: "attach", Verbs: []string{"create"}},
 	{Name: "binding", Verbs: []string{"create"}},
+	{Name: "ephemeralcontainers", Verbs: []string{"get", "patch", "update"}, Part: podEphemeralContainers},
 	{Name: "exec", Verbs: []string{"create"}},
 	{Name: "explain", Verbs: []string{"get"}},
 	{Name: "log", Verbs: []string{"get"}},
 	{Name: "portforward", Verbs: []string{"create"}},
+	{Name: "resize", Verbs: []string{"get", "patch", "update"}, Part: podResize},
 	scheme.StatusSubresource,
 	{Name: "summary", Verbs: []string{"watch"}},
 }

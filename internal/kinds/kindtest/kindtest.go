@@ -51,6 +51,28 @@ type Edit[T scheme.Object] struct {
 	Want []string
 }
 
+// Part edits the defaulted object made by base once per case, by a write to a subresource that is a
+// part of the object, and checks it.
+func Part[T scheme.Object](t *testing.T, subresource string, base func() T, tests []Edit[T]) {
+	t.Helper()
+	for _, tt := range tests {
+		t.Run(tt.Name, func(t *testing.T) {
+			old := base()
+			k := kinds.Of(old)
+			k.Default(old)
+			updated := proto.Clone(old).(T)
+			tt.Edit(updated)
+			part := k.Part(subresource)
+			part.Restrict(updated, old)
+			k.Default(updated)
+			if errs := k.Validate(updated); len(errs) > 0 && len(tt.Want) == 0 {
+				t.Error(errs.ToAggregate())
+			}
+			Expect(t, part.Validate(updated, old), tt.Want)
+		})
+	}
+}
+
 // Update edits the defaulted object made by base once per case, and checks the update.
 func Update[T scheme.Object](t *testing.T, base func() T, tests []Edit[T]) {
 	t.Helper()

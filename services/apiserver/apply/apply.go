@@ -81,7 +81,8 @@ type schemas struct {
 	schema     *schema.Schema
 	// kinds are all versions of all kinds, by the full name of their messages.
 	kinds map[string]*scheme.Kind
-	// updaters merge the object without its status, and, as "status", the status.
+	// updaters merge the object without its status, and, by the name of the subresource, the status and
+	// other parts of objects.
 	updaters map[string]*merge.Updater
 }
 
@@ -142,12 +143,55 @@ func newSchemas(kinds []*scheme.Kind, codec *codec.Codec) (*schemas, error) {
 		builder := merge.UpdaterBuilder{Converter: converter{m}, IgnoreFilter: filters, ReturnInputOnNoop: true}
 		m.updaters[subresource] = builder.BuildUpdater()
 	}
+	for subresource, filters := range partFilters(kinds) {
+		builder := merge.UpdaterBuilder{Converter: converter{m}, IgnoreFilter: filters, ReturnInputOnNoop: true}
+		m.updaters[subresource] = builder.BuildUpdater()
+	}
 	return m, nil
 }
 
+// partFilters are filters of the fields that writes to each subresource with a Part can own.
+func partFilters(kinds []*scheme.Kind) map[string]map[fieldpath.APIVersion]fieldpath.Filter {
+	matchers := map[string]map[fieldpath.APIVersion][]*fieldpath.SetMatcher{}
+	for _, k := range kinds {
+		for _, s := range k.Subresources {
+			if s.Part == nil {
+				continue
+			}
+			if matchers[s.Name] == nil {
+				matchers[s.Name] = map[fieldpath.APIVersion][]*fieldpath.SetMatcher{}
+			}
+			for _, field := range s.Part.Fields {
+				m := fieldpath.MakePrefixMatcherOrDie(pathElements(field)...)
+				matchers[s.Name][apiVersion(k)] = append(matchers[s.Name][apiVersion(k)], m)
+			}
+		}
+	}
+	out := map[string]map[fieldpath.APIVersion]fieldpath.Filter{}
+	for subresource, versions := range matchers {
+		out[subresource] = map[fieldpath.APIVersion]fieldpath.Filter{}
+		for version, m := range versions {
+			out[subresource][version] = fieldpath.NewIncludeMatcherFilter(m...)
+		}
+	}
+	return out
+}
+
+// pathElements are the elements of a path such as .spec.containers[*].resources.
+func pathElements(path string) []any {
+	var out []any
+	for name := range strings.SplitSeq(strings.TrimPrefix(path, "."), ".") {
+		list, ok := strings.CutSuffix(name, "[*]")
+		if out = append(out, list); ok {
+			out = append(out, fieldpath.MatchAnyPathElement())
+		}
+	}
+	return out
+}
+
 func (s *schemas) updater(subresource string) *merge.Updater {
-	if subresource == subresourceStatus {
-		return s.updaters[subresourceStatus]
+	if u := s.updaters[subresource]; u != nil {
+		return u
 	}
 	return s.updaters[""]
 }

@@ -88,11 +88,12 @@ func (p *plan) apply(ctx context.Context, t target, req *apiv1.ApplyRequest) (*c
 		return nil, err
 	}
 	owners := merged.GetMetadata().GetManagedFields()
-	complete := p.completeUpdate
-	if req.GetSubresource() == "status" {
-		complete = p.completeStatus
+	var c *change
+	if req.GetSubresource() == subresourceStatus {
+		c, err = p.completeStatus(ctx, k, live, merged)
+	} else {
+		c, err = p.completeWrite(ctx, req.GetSubresource(), k, live, merged)
 	}
-	c, err := complete(ctx, k, live, merged)
 	if err != nil {
 		return nil, err
 	}
@@ -145,21 +146,21 @@ func (p *plan) merge(k *scheme.Kind, live, config scheme.Object, written map[str
 }
 
 // targetOfApply returns the target of an apply.
-func (p *Pipeline) targetOfApply(req *apiv1.ApplyRequest) (target, error) {
-	action, err := subresourceAction(authz.Patch, req.GetSubresource())
-	if err == nil && req.GetSubresource() == subresourceScale {
+func (p *Pipeline) targetOfApply(req *apiv1.ApplyRequest) (t target, err error) {
+	switch {
+	case req.GetSubresource() == subresourceScale:
 		err = apierr.Unsupported("the subresource scale is updated or patched, not applied: apply the field of the object instead")
+	case len(req.GetJson()) == 0:
+		t, err = p.targetOf(authz.Patch, req.GetObject())
+	case req.GetObject() != nil:
+		err = apierr.BadField("json", "must be empty when object is set: send the object in one form")
+	default:
+		t, err = p.targetOfReference(authz.Patch, req.GetReference())
 	}
 	if err != nil {
 		return target{}, err
 	}
-	if len(req.GetJson()) == 0 {
-		return p.targetOf(action, req.GetObject())
-	}
-	if req.GetObject() != nil {
-		return target{}, apierr.BadField("json", "must be empty when object is set: send the object in one form")
-	}
-	return p.targetOfReference(action, req.GetReference())
+	return t.on(req.GetSubresource())
 }
 
 // decodeApplied decodes the applied object, which t names. written is the JSON that it came as, nil

@@ -40,11 +40,11 @@ func (p *Pipeline) Patch(ctx context.Context, caller authz.Caller, req *apiv1.Pa
 
 // targetOfPatch returns the target of a patch.
 func (p *Pipeline) targetOfPatch(req *apiv1.PatchRequest) (target, error) {
-	action, err := subresourceAction(authz.Patch, req.GetSubresource())
+	t, err := p.targetOfReference(authz.Patch, req.GetObject())
 	if err != nil {
 		return target{}, err
 	}
-	return p.targetOfReference(action, req.GetObject())
+	return t.on(req.GetSubresource())
 }
 
 func parsePatch(t target, req *apiv1.PatchRequest) (patch.Patch, error) {

@@ -19,6 +19,8 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
+const subresourceStatus = "status"
+
 // UpdateStatus replaces only the object's status.
 func (p *Pipeline) UpdateStatus(ctx context.Context, caller authz.Caller, req *apiv1.UpdateStatusRequest) (*apiv1.UpdateStatusResponse, error) {
 	t, err := p.targetOf(authz.UpdateStatus, req.GetObject())
@@ -70,7 +72,7 @@ func (p *plan) updateStatusObject(
 		return nil, err
 	}
 	if manager != "" {
-		if err := p.recordManager(asked, "status", old, updated, manager, time.Now()); err != nil {
+		if err := p.recordManager(asked, subresourceStatus, old, updated, manager, time.Now()); err != nil {
 			return nil, err
 		}
 	}
@@ -88,7 +90,7 @@ func (p *plan) completeStatus(ctx context.Context, k *scheme.Kind, old, updated 
 	meta := updated.GetMetadata()
 	setClientMetadata(meta, wrote)
 	p.Registry.For(k).KeepStatusMetadata(updated, old)
-	attributes := p.attributes(admission.Update, "status", k, updated, old)
+	attributes := p.attributes(admission.Update, subresourceStatus, k, updated, old)
 	if err := p.Admission.Mutate(ctx, attributes); err != nil {
 		return nil, err
 	}

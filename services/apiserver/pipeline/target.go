@@ -129,18 +129,33 @@ func (p *Pipeline) targetOfOperation(op *apiv1.Operation) (target, error) {
 	return target{}, apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind, apply, patch")
 }
 
-// subresourceAction returns the action of a write to a subresource of an object, and an error for an
-// unknown one.
-func subresourceAction(action authz.Action, subresource string) (authz.Action, error) {
+// on returns the target of the same action on a subresource of the object, empty for none. The error
+// is for subresources by which objects of the kind are not written.
+func (t target) on(subresource string) (target, error) {
 	switch subresource {
 	case "":
-		return action, nil
-	case "status":
-		return authz.UpdateStatus, nil
-	case subresourceScale:
-		return authz.Action(string(action) + "/" + subresourceScale), nil
+		return t, nil
+	case subresourceStatus:
+		return t.as(authz.UpdateStatus), nil
 	}
-	return "", apierr.BadField("subresource", "%q is not known: it is empty, status or scale", Shortened(subresource))
+	action, err := ViewAction(t.kind, t.action, subresource)
+	return t.as(action), err
+}
+
+// ViewAction returns the action on a subresource that is a view of an object: its scale, or a part
+// that is read and written in the form of the whole object.
+func ViewAction(k *scheme.Kind, action authz.Action, subresource string) (authz.Action, error) {
+	if subresource == subresourceScale || k.Stored().Part(subresource) != nil {
+		return authz.Action(string(action) + "/" + subresource), nil
+	}
+	accepted := []string{"empty"}
+	for _, s := range k.Subresources {
+		if s.Name == subresourceStatus || s.Name == subresourceScale || s.Part != nil {
+			accepted = append(accepted, s.Name)
+		}
+	}
+	return "", apierr.BadField("subresource", "%q is not accepted for %s: want one of %s",
+		Shortened(subresource), k.Resource(), strings.Join(accepted, ", "))
 }
 
 // Preauthorize refuses a caller whose right does not depend on the stored object. The right of a

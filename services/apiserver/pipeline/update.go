@@ -42,20 +42,22 @@ func (p *Pipeline) Update(ctx context.Context, caller authz.Caller, req *apiv1.U
 
 // targetOfUpdate returns the target of an update. An update of the subresource scale holds a Scale
 // and names the object.
-func (p *Pipeline) targetOfUpdate(req *apiv1.UpdateRequest) (target, error) {
-	action, err := subresourceAction(authz.Update, req.GetSubresource())
+func (p *Pipeline) targetOfUpdate(req *apiv1.UpdateRequest) (t target, err error) {
 	scale := req.GetSubresource() == subresourceScale
 	switch {
-	case err != nil:
-		return target{}, err
 	case scale && req.GetReference() == nil:
-		return target{}, apierr.BadField("reference", "is required with the subresource scale")
+		err = apierr.BadField("reference", "is required with the subresource scale")
 	case scale:
-		return p.targetOfReference(action, req.GetReference())
+		t, err = p.targetOfReference(authz.Update, req.GetReference())
 	case req.GetReference() != nil:
-		return target{}, apierr.BadField("reference", "must be empty but with the subresource scale: the object names itself")
+		err = apierr.BadField("reference", "must be empty but with the subresource scale: the object names itself")
+	default:
+		t, err = p.targetOf(authz.Update, req.GetObject())
 	}
-	return p.targetOf(action, req.GetObject())
+	if err != nil {
+		return target{}, err
+	}
+	return t.on(req.GetSubresource())
 }
 
 func (p *plan) update(ctx context.Context, t target, req *apiv1.UpdateRequest) (*change, error) {
@@ -103,10 +105,10 @@ func (p *plan) moveToLease(ctx context.Context, stored *storage.Object, lease in
 func (p *plan) storeUpdated(
 	ctx context.Context, subresource string, asked *scheme.Kind, stored *storage.Object, old, updated scheme.Object, manager string,
 ) (*change, error) {
-	if subresource == "status" {
+	if subresource == subresourceStatus {
 		return p.updateStatusObject(ctx, asked, stored, old, updated, manager)
 	}
-	return p.updateObject(ctx, "", asked, stored, old, updated, manager)
+	return p.updateObject(ctx, subresource, asked, stored, old, updated, manager)
 }
 
 // recordManager records manager as the owner of the fields, as the asked version names them, in
@@ -158,18 +160,20 @@ func (p *plan) updateObject(
 	return c, nil
 }
 
-// completeUpdate completes the object that a client sent in place of old and checks it. old, which
-// was decoded for this plan, gets the defaults of today. The change that it returns has the writes
-// beside that of the object, such as allocations.
-func (p *plan) completeUpdate(ctx context.Context, k *scheme.Kind, old, updated scheme.Object) (*change, error) {
-	return p.completeWrite(ctx, "", k, old, updated)
-}
-
-// completeWrite is completeUpdate for a write to a subresource that is a view of the object.
+// completeWrite completes the object that a client sent in place of old, by a write to the object
+// or to a subresource that is a view of it, and checks it. old, which was decoded for this plan,
+// gets the defaults of today. The change that it returns has the writes beside that of the object,
+// such as allocations.
 func (p *plan) completeWrite(ctx context.Context, subresource string, k *scheme.Kind, old, updated scheme.Object) (*change, error) {
 	// A field whose default is newer than the stored object has not been changed by the client.
 	k.Default(old)
 	keepServerMetadata(updated.GetMetadata(), old.GetMetadata())
+	part, validate := k.Part(subresource), k.ValidateUpdate
+	if part != nil {
+		setClientMetadata(updated.GetMetadata(), old.GetMetadata())
+		part.Restrict(updated, old)
+		validate = part.Validate
+	}
 	k.Default(updated)
 	k.PrepareUpdate(updated, old)
 	attributes := p.attributes(admission.Update, subresource, k, updated, old)
@@ -184,7 +188,7 @@ func (p *plan) completeWrite(ctx context.Context, subresource string, k *scheme.
 	if errs := newErrors(k, updated, old); len(errs) > 0 {
 		return nil, apierr.Invalid(k, old.GetMetadata().GetName(), errs)
 	}
-	if errs := k.ValidateUpdate(updated, old); len(errs) > 0 {
+	if errs := validate(updated, old); len(errs) > 0 {
 		return nil, apierr.Invalid(k, old.GetMetadata().GetName(), errs)
 	}
 	if err := p.Admission.Validate(ctx, attributes); err != nil {

@@ -54,7 +54,7 @@ func BenchmarkCompleteUpdate(b *testing.B) {
 	k := kinds.Of(old)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := p.completeUpdate(b.Context(), k, old, updated); err != nil {
+		if _, err := p.completeWrite(b.Context(), "", k, old, updated); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -540,7 +540,8 @@ type GetRequest struct {
 	AtRevision string `protobuf:"bytes,2,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"`
 	// Reads the object as it was at this time, to within two seconds; instead of at_revision.
 	AtTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=at_time,json=atTime,proto3" json:"at_time,omitempty"`
-	// The part of the object to read: empty or "status" for the whole object, "scale" for a xebec.autoscaling.v1.Scale.
+	// The part of the object to read: "scale" for a xebec.autoscaling.v1.Scale; the whole object when it is empty, "status",
+	// or one that has the form of the object: "resize" and "ephemeralcontainers" of pods.
 	Subresource   string `protobuf:"bytes,4,opt,name=subresource,proto3" json:"subresource,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1195,7 +1196,8 @@ type UpdateRequest struct {
 	// When set, the write is conditional on this election.
 	Fence *Fence `protobuf:"bytes,4,opt,name=fence,proto3" json:"fence,omitempty"`
 	// The part of the object to write: empty for the object without its status, "status" for the status and the metadata that
-	// the kind lets status writes change, "scale" for the number of replicas.
+	// the kind lets status writes change, "scale" for the number of replicas, "resize" for the resources of a pod and of its
+	// containers, "ephemeralcontainers" for the ephemeral containers of a pod.
 	Subresource string `protobuf:"bytes,5,opt,name=subresource,proto3" json:"subresource,omitempty"`
 	// Conditions on other objects, at most 100; the write happens only while all hold.
 	Conditions []*Condition `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`
@@ -1496,7 +1498,7 @@ type ApplyRequest struct {
 	// When set, the write is conditional on this election.
 	Fence *Fence `protobuf:"bytes,6,opt,name=fence,proto3" json:"fence,omitempty"`
 	// The part of the object to write: empty for the object without its status, "status" for the status and the metadata that
-	// the kind lets status writes change.
+	// the kind lets status writes change, "resize" or "ephemeralcontainers" of pods as in UpdateRequest.
 	Subresource string `protobuf:"bytes,7,opt,name=subresource,proto3" json:"subresource,omitempty"`
 	// Conditions on other objects, at most 100; the write happens only while all hold.
 	Conditions []*Condition `protobuf:"bytes,8,rep,name=conditions,proto3" json:"conditions,omitempty"`
@@ -1680,7 +1682,8 @@ type PatchRequest struct {
 	// When set, the write is conditional on this election.
 	Fence *Fence `protobuf:"bytes,6,opt,name=fence,proto3" json:"fence,omitempty"`
 	// The part of the object to write: empty for the object without its status, "status" for the status and the metadata that
-	// the kind lets status writes change, "scale" for a xebec.autoscaling.v1.Scale, which is then answered.
+	// the kind lets status writes change, "scale" for a xebec.autoscaling.v1.Scale, which is then answered, or "resize" or
+	// "ephemeralcontainers" of pods as in UpdateRequest.
 	Subresource string `protobuf:"bytes,7,opt,name=subresource,proto3" json:"subresource,omitempty"`
 	// Conditions on other objects, at most 100; the write happens only while all hold.
 	Conditions    []*Condition `protobuf:"bytes,8,rep,name=conditions,proto3" json:"conditions,omitempty"`

@@ -982,16 +982,16 @@ const file_xebec_core_v1_scheduling_proto_rawDesc = "" +
 	"\x06effect\x18\x04 \x01(\tB-\xc2\xda\x18)z\n" +
 	"NoSchedulez\x10PreferNoSchedulez\tNoExecuteR\x06effect\x122\n" +
 	"\x12toleration_seconds\x18\x05 \x01(\x03H\x00R\x11tolerationSeconds\x88\x01\x01B\x15\n" +
-	"\x13_toleration_seconds\"\x99\x05\n" +
+	"\x13_toleration_seconds\"\x86\x05\n" +
 	"\x18TopologySpreadConstraint\x12<\n" +
 	"\bmax_skew\x18\x01 \x01(\x05B!\xc2\xda\x18\x1d`\x01r\x19must be greater than zeroR\amaxSkew\x12;\n" +
 	"\ftopology_key\x18\x02 \x01(\tB\x18\xc2\xda\x18\x14P\x01Z\x10can not be emptyR\vtopologyKey\x12T\n" +
 	"\x12when_unsatisfiable\x18\x03 \x01(\tB%\xc2\xda\x18!P\x01z\rDoNotSchedulez\x0eScheduleAnywayR\x11whenUnsatisfiable\x12C\n" +
 	"\x0elabel_selector\x18\x04 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\rlabelSelector\x12G\n" +
 	"\vmin_domains\x18\x05 \x01(\x05B!\xc2\xda\x18\x1d`\x01r\x19must be greater than zeroH\x00R\n" +
-	"minDomains\x88\x01\x01\x12S\n" +
-	"\x14node_affinity_policy\x18\x06 \x01(\tB\x1c\xc2\xda\x18\x182\a\"Honor\"z\x05Honorz\x06IgnoreH\x01R\x12nodeAffinityPolicy\x88\x01\x01\x12P\n" +
-	"\x12node_taints_policy\x18\a \x01(\tB\x1d\xc2\xda\x18\x192\b\"Ignore\"z\x05Honorz\x06IgnoreH\x02R\x10nodeTaintsPolicy\x88\x01\x01\x12(\n" +
+	"minDomains\x88\x01\x01\x12J\n" +
+	"\x14node_affinity_policy\x18\x06 \x01(\tB\x13\xc2\xda\x18\x0fz\x05Honorz\x06IgnoreH\x01R\x12nodeAffinityPolicy\x88\x01\x01\x12F\n" +
+	"\x12node_taints_policy\x18\a \x01(\tB\x13\xc2\xda\x18\x0fz\x05Honorz\x06IgnoreH\x02R\x10nodeTaintsPolicy\x88\x01\x01\x12(\n" +
 	"\x10match_label_keys\x18\b \x03(\tR\x0ematchLabelKeys:\r\xc2\xda\x18\tb\amaxSkewB\x0e\n" +
 	"\f_min_domainsB\x17\n" +
 	"\x15_node_affinity_policyB\x15\n" +
