@@ -300,7 +300,8 @@ type handler interface {
 	GetTcpSocket() *corev1.TCPSocketAction
 }
 
-// checkHandler checks the first of the actions of a handler: the options in the protos refuse others.
+// checkHandler checks the first of the actions of a handler: the options in the protos refuse
+// others.
 func checkHandler(c *rules.Checker, p *field.Path, h handler) {
 	switch {
 	case h.GetExec() != nil:

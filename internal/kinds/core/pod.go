@@ -324,8 +324,8 @@ func checkPod(p *corev1.Pod, c *rules.Checker) {
 	}
 }
 
-// podIsImmutable lists the fields that an update may change, as Kubernetes does; the rest of a pod's
-// spec is immutable.
+// podIsImmutable lists the fields that an update may change, as Kubernetes does; the rest of a
+// pod's spec is immutable.
 const podIsImmutable = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`," +
 	"`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations)," +
 	"`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)"

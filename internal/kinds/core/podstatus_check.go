@@ -34,7 +34,8 @@ func checkPodStatus(new, old *corev1.Pod, c *rules.Checker) {
 	checkAddressPair(c, p.Child("hostIPs"), hosts, ips(was.GetHostIps()))
 
 	spec := old.GetSpec()
-	containers, initContainers, ephemeral := p.Child("containerStatuses"), p.Child("initContainerStatuses"), p.Child("ephemeralContainerStatuses")
+	containers, initContainers := p.Child("containerStatuses"), p.Child("initContainerStatuses")
+	ephemeral := p.Child("ephemeralContainerStatuses")
 	if !allCouldRestart(spec) {
 		checkEnded(c, containers, spec, spec.GetContainers(), now.GetContainerStatuses(), was.GetContainerStatuses())
 		checkEnded(c, initContainers, spec, spec.GetInitContainers(), now.GetInitContainerStatuses(), was.GetInitContainerStatuses())
@@ -69,8 +70,8 @@ func ips[T interface{ GetIp() string }](list []T) []string {
 	return out
 }
 
-// checkAddressPair checks that there is at most one address of each family. Invalid addresses that were
-// there before may stay.
+// checkAddressPair checks that there is at most one address of each family. Invalid addresses that
+// were there before may stay.
 func checkAddressPair(c *rules.Checker, p *field.Path, list, known []string) {
 	families := map[bool]bool{}
 	for i, text := range list {
@@ -163,8 +164,8 @@ func checkDeviceOf(c *rules.Checker, p *field.Path, name string, r *corev1.Resou
 	}
 }
 
-// checkClaimStatuses checks what a status says of claims. Pods have none yet, so that no entry of the
-// status matches one.
+// checkClaimStatuses checks what a status says of claims. Pods have none yet, so that no entry of
+// the status matches one.
 func checkClaimStatuses(c *rules.Checker, p *field.Path, s *corev1.PodStatus, spec *corev1.PodSpec) {
 	for i, claim := range s.GetResourceClaimStatuses() {
 		if !slices.ContainsFunc(spec.GetResourceClaims(), func(x *corev1.PodResourceClaim) bool { return x.GetName() == claim.GetName() }) {

@@ -65,8 +65,9 @@ func checkResize(c *rules.Checker, new, old *corev1.Pod) {
 		c.Forbidden(p, "pods with node allocatable resource claims cannot be resized")
 	}
 	checkResizePod(c, p, now.GetResources(), was.GetResources())
-	sameContainers := checkSameContainers(c, p.Child("containers"), "containers", now.GetContainers(), was.GetContainers())
-	if !checkSameContainers(c, p.Child("initContainers"), "initContainers", now.GetInitContainers(), was.GetInitContainers()) || !sameContainers {
+	same := checkSameContainers(c, p.Child("containers"), "containers", now.GetContainers(), was.GetContainers())
+	sameInit := checkSameContainers(c, p.Child("initContainers"), "initContainers", now.GetInitContainers(), was.GetInitContainers())
+	if !same || !sameInit {
 		return
 	}
 	for i, x := range now.GetInitContainers() {
@@ -95,8 +96,8 @@ func checkResizePod(c *rules.Checker, p *field.Path, now, was *corev1.ResourceRe
 	}
 }
 
-// checkResizeContainer checks how a container changes. Fields that a resize may not change are an error
-// at p.
+// checkResizeContainer checks how a container changes. Fields that a resize may not change are an
+// error at p.
 func checkResizeContainer(c *rules.Checker, p, at *field.Path, now, was *corev1.Container, immutable string) {
 	checkResourcesKept(c, at.Child("resources"), now.GetResources(), was.GetResources(), "resource")
 	same := proto.CloneOf(now)
