@@ -1,8 +1,10 @@
-// Package collector removes what nothing needs any more: objects whose owners are gone, what foreground and orphan
-// deletions wait for, the contents of namespaces that are being deleted, and finished pods beyond a number.
+// Package collector is the garbage collector: it deletes objects whose owners are gone, finishes
+// foreground and orphan deletions, empties terminating namespaces, and deletes finished pods beyond
+// a number.
 //
-// It mirrors the metadata of all objects but events. An owner that the mirror lacks is looked for by a live read before
-// anything is deleted for its absence, and every deletion names the uid and version it was decided on.
+// Informers keep the metadata of all objects but events. Before an object is deleted because its
+// owner is missing there, the owner is read from the server, and every deletion names the uid and
+// version that it was decided on.
 package collector
 
 import (
@@ -19,11 +21,12 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// Config is what an operator can set.
+// Config has the settings of the collector.
 type Config struct {
 	// Workers is how many objects of each kind are worked on at once; 0 means 2.
 	Workers int `yaml:"workers" help:"objects of each kind worked on at once (default: 2)"`
-	// FinishedPods is how many pods that succeeded or failed are kept; 0 means 12500, less than 0 means all.
+	// FinishedPods is how many pods that succeeded or failed are kept; 0 means 12500, less than 0
+	// means all.
 	FinishedPods int `yaml:"finishedPods" help:"finished pods kept, the oldest are deleted first (default: 12500; -1: all)"`
 	// LeaseTTL is how long a leader that has vanished keeps the others waiting; 0 means the default of
 	// internal/controller.
@@ -37,7 +40,7 @@ const (
 	defaultFinishedPods = 12500
 )
 
-// Validate returns all settings that make no sense.
+// Validate returns the errors of all invalid settings.
 func (c *Config) Validate() error {
 	if c.Workers < 0 {
 		return fmt.Errorf("workers: must not be negative, is %d", c.Workers)
@@ -110,7 +113,8 @@ func (s *Service) setup(t *controller.Term) error {
 	return nil
 }
 
-// add makes a term collect the objects of a kind. Objects of namespaces that are gone are reported to left.
+// add makes a term collect the objects of a kind. Objects of namespaces that are gone are reported
+// to left.
 func (s *Service) add(t *controller.Term, k *scheme.Kind, gc *garbage, left func(old, now scheme.Object)) {
 	if isEvent(k) {
 		return
@@ -138,7 +142,8 @@ func (s *Service) add(t *controller.Term, k *scheme.Kind, gc *garbage, left func
 	}
 }
 
-// isEvent reports whether a kind is that of events, which own nothing, are owned by nothing, and vanish by themselves.
+// isEvent reports whether a kind is that of events, which own nothing, are owned by nothing, and
+// vanish by themselves.
 func isEvent(k *scheme.Kind) bool { return k.Group == "" && k.Name == "Event" }
 
 func namespacedKinds(kinds *scheme.Scheme) []*scheme.Kind {
@@ -177,8 +182,8 @@ func ownerUIDs(o scheme.Object) []string {
 	return uids
 }
 
-// resolve returns the kind and key of an owner, as seen from a dependent in a namespace. It fails for a kind that is not
-// served, and for a namespaced owner of a dependent that has no namespace.
+// resolve returns the kind and key of an owner, as seen from a dependent in a namespace. It fails
+// for a kind that is not served, and for a namespaced owner of a dependent that has no namespace.
 func resolve(kinds *scheme.Scheme, ref *metav1.OwnerReference, namespace string) (*scheme.Kind, controller.Key, error) {
 	k, ok := kinds.ByAPIVersionKind(ref.GetApiVersion(), ref.GetKind())
 	if !ok {

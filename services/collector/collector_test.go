@@ -182,7 +182,8 @@ func TestForeground(t *testing.T) {
 		_, c := start(t, Config{}, configMap("a"), held, configMap("free", owner("a")), configMap("below", blocking("held")))
 		remove(t, c, "a", client.Foreground)
 		settle()
-		// "below" goes before "held", since what is deleted in the foreground has its own dependents go so, too.
+		// "below" goes before "held", since what is deleted in the foreground has its own dependents go
+		// so, too.
 		expectNames(t, c, "while a dependent is held", "a held")
 		m, err := client.Get[*corev1.ConfigMap](t.Context(), c, "default", "held")
 		if err != nil || m.Metadata.DeletionTimestamp == nil {
@@ -259,7 +260,7 @@ func TestUnknownOwnersKeepTheirDependents(t *testing.T) {
 		strange.Kind = "Widget"
 		_, c := start(t, Config{}, configMap("x", strange))
 		settle()
-		expectNames(t, c, "with an owner of a kind nobody serves", "x")
+		expectNames(t, c, "with an owner of a kind that is not served", "x")
 	})
 }
 

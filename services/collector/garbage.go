@@ -58,9 +58,9 @@ type owners struct {
 	absent  []*metav1.OwnerReference // do not exist
 }
 
-// judge deletes an object that has no owner left, or takes away the references to those that are gone.
+// judge deletes an object without a remaining owner, or removes its references to missing owners.
 func (g *garbage) judge(ctx context.Context, k *scheme.Kind, seen scheme.Object) error {
-	// The mirror is enough to see that nothing is to be done, which is nearly always so.
+	// The informers show that there is nothing to do, which is nearly always so.
 	o, err := g.classify(ctx, seen)
 	if err != nil || len(o.waiting)+len(o.absent) == 0 {
 		return err
@@ -90,7 +90,7 @@ func (g *garbage) judge(ctx context.Context, k *scheme.Kind, seen scheme.Object)
 	case slices.Contains(m.GetFinalizers(), object.FinalizerForeground):
 		policy = client.Foreground
 	case len(o.waiting) > 0 && len(g.graph.dependents(m.GetUid())) > 0:
-		// The owner that waits wants all below it gone first.
+		// The waiting owner is deleted after all objects below it.
 		policy = client.Foreground
 	}
 	_, err = client.DeleteKind(ctx, g.client, k, key.Namespace, key.Name,
@@ -101,7 +101,8 @@ func (g *garbage) judge(ctx context.Context, k *scheme.Kind, seen scheme.Object)
 	return nil
 }
 
-// classify finds out what became of an object's owners. One that the mirror lacks is looked for at the server.
+// classify determines the state of an object's owners. An owner that the informers lack is read
+// from the server.
 func (g *garbage) classify(ctx context.Context, obj scheme.Object) (owners, error) {
 	var o owners
 	m := obj.GetMetadata()
@@ -138,7 +139,7 @@ func (g *garbage) classify(ctx context.Context, obj scheme.Object) (owners, erro
 	return o, nil
 }
 
-// dropReferences takes owner references away from an object as it was read live.
+// dropReferences removes owner references from an object that was read from the server.
 func (g *garbage) dropReferences(ctx context.Context, k *scheme.Kind, obj scheme.Object, gone []*metav1.OwnerReference) error {
 	m := obj.GetMetadata()
 	m.OwnerReferences = slices.DeleteFunc(m.OwnerReferences, func(r *metav1.OwnerReference) bool {
@@ -150,12 +151,14 @@ func (g *garbage) dropReferences(ctx context.Context, k *scheme.Kind, obj scheme
 	return nil
 }
 
-// foreground has the dependents of an object deleted, and lets the object go when none that blocks it is left.
+// foreground deletes the dependents of an object, and removes the finalizer of the object when no
+// dependent blocks it.
 func (g *garbage) foreground(ctx context.Context, k *scheme.Kind, obj scheme.Object) error {
 	uid := obj.GetMetadata().GetUid()
 	blocked := false
 	for _, d := range g.graph.dependents(uid) {
-		// Each is judged by itself, for it may have other owners. Those being deleted come back when they are gone.
+		// Each is reconciled by itself, since it may have other owners. The removal of those that are
+		// being deleted enqueues this object again.
 		if d.object.GetMetadata().GetDeletionTimestamp() == nil {
 			g.graph.enqueue(d.kind, client.KeyOf(d.object))
 		}
@@ -167,7 +170,7 @@ func (g *garbage) foreground(ctx context.Context, k *scheme.Kind, obj scheme.Obj
 	return g.dropFinalizer(ctx, k, obj, object.FinalizerForeground)
 }
 
-// orphan takes the references to an object away from its dependents, and then lets the object go.
+// orphan removes the references to an object from its dependents, and then its finalizer.
 func (g *garbage) orphan(ctx context.Context, k *scheme.Kind, obj scheme.Object) error {
 	uid := obj.GetMetadata().GetUid()
 	var errs []error
@@ -187,7 +190,7 @@ func (g *garbage) orphan(ctx context.Context, k *scheme.Kind, obj scheme.Object)
 	return g.dropFinalizer(ctx, k, obj, object.FinalizerOrphan)
 }
 
-// dropFinalizer takes a finalizer off the object of this uid, if it is still there.
+// dropFinalizer removes a finalizer from the object of this uid, if it still exists.
 func (g *garbage) dropFinalizer(ctx context.Context, k *scheme.Kind, seen scheme.Object, finalizer string) error {
 	key := client.KeyOf(seen)
 	obj, err := client.GetKind(ctx, g.client, k, key.Namespace, key.Name)
@@ -205,13 +208,14 @@ func (g *garbage) dropFinalizer(ctx context.Context, k *scheme.Kind, seen scheme
 	return nil
 }
 
-// absentees remembers uids of owners that do not exist: a uid never comes back, so that one look serves all dependents.
+// absentees caches uids of owners that do not exist: a uid is never used again, so that one read
+// serves all dependents.
 type absentees struct {
 	mu   sync.Mutex
 	uids map[string]struct{}
 }
 
-// maxAbsentees bounds what is remembered; beyond it, all is forgotten and looked up again.
+// maxAbsentees bounds the cache; beyond it, the cache is emptied.
 const maxAbsentees = 4096
 
 func newAbsentees() *absentees { return &absentees{uids: map[string]struct{}{}} }

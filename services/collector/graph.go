@@ -15,7 +15,7 @@ import (
 // byOwner indexes objects by the uids of their owners.
 const byOwner = "owner"
 
-// graph is who owns what: the informers of all kinds, each with an index by owner.
+// graph holds the ownership of objects: the informers of all kinds, each with an index by owner.
 type graph struct {
 	client *client.Client
 	kinds  *scheme.Scheme
@@ -66,7 +66,8 @@ func (g *graph) all() map[*scheme.Kind]*member {
 	return maps.Clone(g.members)
 }
 
-// synced reports whether the objects of all kinds are known. Those of a kind that was added a moment ago may not be.
+// synced reports whether the objects of all kinds are known. Those of a kind that was added a
+// moment ago may not be.
 func (g *graph) synced() bool {
 	for _, m := range g.all() {
 		if !m.informer.HasSynced() {
@@ -76,7 +77,7 @@ func (g *graph) synced() bool {
 	return true
 }
 
-// get returns the mirrored object, if there is one.
+// get returns the object that an informer holds, if there is one.
 func (g *graph) get(k *scheme.Kind, key controller.Key) (scheme.Object, bool) {
 	m := g.member(k)
 	if m == nil {
@@ -96,15 +97,15 @@ func (g *graph) dependents(uid string) []dependent {
 	return found
 }
 
-// enqueue has an object looked at.
+// enqueue adds an object to the queue of its kind.
 func (g *graph) enqueue(k *scheme.Kind, key controller.Key) {
 	if m := g.member(k); m != nil {
 		m.controller.Enqueue(key)
 	}
 }
 
-// changed has looked at what a change of one object may concern: itself, the dependents it leaves behind, and the
-// owners that wait for it.
+// changed enqueues the objects that a change of one object may concern: the object, its dependents
+// if it was removed, and the owners that wait for it.
 func (g *graph) changed(k *scheme.Kind, old, now scheme.Object) {
 	if now != nil {
 		m := now.GetMetadata()
@@ -132,16 +133,17 @@ func (g *graph) changed(k *scheme.Kind, old, now scheme.Object) {
 	}
 }
 
-// blocks reports whether an object holds up the foreground deletion of the owner with this uid.
+// blocks reports whether an object blocks the foreground deletion of the owner with this uid.
 func blocks(o scheme.Object, uid string) bool {
 	return slices.ContainsFunc(o.GetMetadata().GetOwnerReferences(), func(r *metav1.OwnerReference) bool {
 		return r.GetUid() == uid && r.GetBlockOwnerDeletion()
 	})
 }
 
-// cyclic reports whether an object that waits for its dependents waits for itself: all that it waits for, directly or not,
-// waits for it in turn, so that none of them would ever go. When something else is waited for as well, which can still go,
-// the answer is no; its removal brings the owners that wait for it back here.
+// cyclic reports whether an object that waits for its dependents waits for itself: all that it
+// waits for, directly or not, waits for it in turn, so that none of them would ever go. When
+// something else is waited for as well, which can still go, the answer is no; its removal brings
+// the owners that wait for it back here.
 func (g *graph) cyclic(o scheme.Object) bool {
 	start := o.GetMetadata().GetUid()
 	awaited := map[string][]string{} // by the uid of an object, those that wait for it

@@ -17,11 +17,11 @@ import (
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
-// discoveryInterval is how often the server is asked for its kinds, as by Kubernetes' collector.
+// discoveryInterval is the interval of discovery, as in Kubernetes' collector.
 const discoveryInterval = 30 * time.Second
 
-// dynamicKinds keeps the graph to the dynamic kinds of the scheme. Each has a term of its own, which ends when the kind is
-// removed.
+// dynamicKinds keeps the graph to the dynamic kinds of the scheme. Each has a term of its own,
+// which ends when the kind is removed.
 type dynamicKinds struct {
 	kinds *scheme.Scheme
 	graph *graph

@@ -30,14 +30,14 @@ const (
 	conditionFinalizers     = "NamespaceFinalizersRemaining"
 )
 
-// namespaces empties the namespaces that are being deleted, and lets them go.
+// namespaces empties terminating namespaces and removes their finalizer.
 type namespaces struct {
 	client   *client.Client
 	informer *client.Informer[*corev1.Namespace]
 	kinds    *scheme.Scheme
 }
 
-// left has a terminating namespace looked at when something in it is gone, or still comes in.
+// left enqueues a terminating namespace when an object in it was removed or created.
 func (n *namespaces) left(c *controller.Controller, old, now scheme.Object) {
 	if (old == nil) == (now == nil) {
 		return
@@ -48,7 +48,7 @@ func (n *namespaces) left(c *controller.Controller, old, now scheme.Object) {
 	}
 	name := obj.GetMetadata().GetNamespace()
 	if ns, ok := n.informer.Get("", name); ok && ns.GetMetadata().GetDeletionTimestamp() != nil {
-		// A burst of changes is one look.
+		// A burst of changes is one reconciliation.
 		c.EnqueueAfter(controller.Key{Name: name}, 20*time.Millisecond)
 	}
 }
@@ -65,14 +65,14 @@ func (n *namespaces) reconcile(ctx context.Context, key controller.Key) (control
 	return controller.Result{RequeueAfter: contentInterval}, errors.Join(err, n.report(ctx, ns, rest, err))
 }
 
-// holds reports whether a namespace is not released yet. Our finalizer stands among the metadata's; in objects that come
-// from a Kubernetes cluster it stands in the spec.
+// holds reports whether a namespace is not released yet. Our finalizer stands among the metadata's;
+// in objects that come from a Kubernetes cluster it stands in the spec.
 func holds(ns *corev1.Namespace) bool {
 	return slices.Contains(ns.GetMetadata().GetFinalizers(), object.FinalizerKubernetes) ||
 		slices.Contains(ns.GetSpec().GetFinalizers(), object.FinalizerKubernetes)
 }
 
-// remains is what is left in a namespace.
+// remains are the objects left in a namespace.
 type remains struct {
 	objects    map[string]int // by plural
 	finalizers map[string]int // by finalizer
@@ -80,7 +80,8 @@ type remains struct {
 
 func (r remains) none() bool { return len(r.objects) == 0 }
 
-// empty deletes all objects of a namespace and returns what is left: what takes its time to stop, or is held.
+// empty deletes all objects of a namespace and returns what is left: what takes its time to stop,
+// or is held.
 func (n *namespaces) empty(ctx context.Context, namespace string) (remains, error) {
 	r := remains{map[string]int{}, map[string]int{}}
 	var errs []error
@@ -117,7 +118,7 @@ func (n *namespaces) emptyOf(ctx context.Context, k *scheme.Kind, namespace stri
 	return found, nil
 }
 
-// release takes the finalizer off an empty namespace, with which it goes.
+// release removes the finalizer of an empty namespace, which removes the namespace.
 func (n *namespaces) release(ctx context.Context, seen *corev1.Namespace) error {
 	ns := client.Clone(seen)
 	ours := func(f string) bool { return f == object.FinalizerKubernetes }
@@ -131,7 +132,7 @@ func (n *namespaces) release(ctx context.Context, seen *corev1.Namespace) error 
 	return nil
 }
 
-// report says in the namespace's conditions what keeps it.
+// report shows in the namespace's conditions what it waits for.
 func (n *namespaces) report(ctx context.Context, seen *corev1.Namespace, r remains, failure error) error {
 	ns := client.Clone(seen)
 	if ns.Status == nil {
@@ -152,8 +153,8 @@ func (n *namespaces) report(ctx context.Context, seen *corev1.Namespace, r remai
 	if len(r.finalizers) > 0 {
 		message = "Some content in the namespace has finalizers remaining: " + count(r.finalizers, "%s in %d resource instances")
 	}
-	remain := len(r.finalizers) > 0
-	changed = setCondition(ns.Status, conditionFinalizers, remain, "SomeFinalizersRemain", "ContentHasNoFinalizers", message) || changed
+	changed = setCondition(ns.Status, conditionFinalizers, len(r.finalizers) > 0,
+		"SomeFinalizersRemain", "ContentHasNoFinalizers", message) || changed
 	if !changed && seen.GetStatus().GetPhase() == ns.Status.Phase {
 		return nil
 	}

@@ -14,11 +14,12 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// orphansInterval is how often it is looked for objects without a namespace.
+// orphansInterval is the interval of searches for objects without a namespace.
 const orphansInterval = time.Minute
 
-// orphans deletes objects whose namespace does not exist. A namespace normally goes when nothing is left in it; where
-// somebody took its finalizer away, or a snapshot of an older version had such objects, they would stay for ever.
+// orphans deletes objects whose namespace does not exist. A namespace is normally removed when it
+// is empty. Objects remain if a user removed its finalizer, or if they come from a snapshot of an
+// older version.
 type orphans struct {
 	client     *client.Client
 	namespaces *client.Informer[*corev1.Namespace]
@@ -41,10 +42,11 @@ func (o *orphans) run(ctx context.Context) error {
 	}
 }
 
-// sweep deletes what it finds. It fails only when the election is lost.
+// sweep deletes such objects once. It fails only when the election is lost.
 func (o *orphans) sweep(ctx context.Context) error {
-	// All are seen before the first namespace is looked for. An object is made only in a namespace that exists: one whose
-	// namespace is absent after the object was seen has outlived it, even if there is one of its name again in a moment.
+	// All objects are listed before the first namespace is looked up. An object is created only in an
+	// existing namespace: if its namespace is missing after the object was listed, the namespace was
+	// removed, even if one with this name is created again.
 	suspects := map[string][]dependent{}
 	for k, m := range o.graph.all() {
 		if !k.Namespaced {
@@ -61,7 +63,7 @@ func (o *orphans) sweep(ctx context.Context) error {
 		if slices.Contains(core.PermanentNamespaces, namespace) {
 			continue // about to be made: the collector's own election is in one of them
 		}
-		// The mirror may be behind.
+		// The informer may be behind.
 		_, err := client.Get[*corev1.Namespace](ctx, o.client, "", namespace)
 		switch {
 		case apierr.IsNotFound(err):

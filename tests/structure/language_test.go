@@ -61,6 +61,7 @@ var clean = []string{
 	"services/apiserver/storage",
 	"services/auth",
 	"services/cloud",
+	"services/collector",
 	"services/endpoints",
 	"services/etcd",
 	"services/gateway",
