@@ -55,7 +55,7 @@ func (p *Pipeline) Transact(ctx context.Context, caller authz.Caller, req *apiv1
 			}
 			key := registry.KeyOfObject(c.kind, c.object)
 			if first, twice := seen[key]; twice {
-				return nil, apierr.BadField(fmt.Sprintf("operations[%d]", i), "%s %q is already written by operations[%d]",
+				return nil, apierr.BadField(fmt.Sprintf("operations[%d]", i), "%s %q is written by operations[%d] already",
 					c.kind.Name, key.Name, first)
 			}
 			if len(c.writes) == 0 && c.same != nil {
