@@ -366,10 +366,10 @@ func checkPodUpdate(new, old *corev1.Pod, c *rules.Checker) {
 	}
 	same := proto.CloneOf(now)
 	for i := range same.GetContainers() {
-		same.Containers[i].Image = was.GetContainers()[i].GetImage()
+		keepMutable(same.Containers[i], was.GetContainers()[i])
 	}
 	for i := range same.GetInitContainers() {
-		same.InitContainers[i].Image = was.GetInitContainers()[i].GetImage()
+		keepMutable(same.InitContainers[i], was.GetInitContainers()[i])
 	}
 	same.ActiveDeadlineSeconds = was.ActiveDeadlineSeconds
 	same.Tolerations = was.GetTolerations()
@@ -390,6 +390,15 @@ func checkPodUpdate(new, old *corev1.Pod, c *rules.Checker) {
 	}
 	if !proto.Equal(same, was) {
 		c.Forbidden(spec, podIsImmutable+": differs in "+differing(spec, same, was))
+	}
+}
+
+// keepMutable sets what an update may change of a container to its old value. Resources without
+// content are the same as none.
+func keepMutable(x, was *corev1.Container) {
+	x.Image = was.GetImage()
+	if proto.Size(x.GetResources()) == 0 && proto.Size(was.GetResources()) == 0 {
+		x.Resources = was.GetResources()
 	}
 }
 

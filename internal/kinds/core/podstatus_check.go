@@ -26,7 +26,7 @@ func checkPodStatus(new, old *corev1.Pod, c *rules.Checker) {
 	}
 	checkNominatedNode(c, p.Child("nominatedNodeName"), new, old)
 	rules.Unchanged(c, p.Child("qosClass"), now.GetQosClass(), was.GetQosClass())
-	checkAddressPair(c, p.Child("podIPs"), ips(now.GetPodIps()), ips(was.GetPodIps()))
+	checkAddressPair(c, p.Child("podIPs"), podIPs(now), podIPs(was))
 	hosts := ips(now.GetHostIps())
 	if len(hosts) > 0 && hosts[0] != now.GetHostIp() {
 		c.Invalid(p.Child("hostIPs").Index(0).Child("ip"), hosts[0], "must be equal to `hostIP`")
@@ -60,6 +60,16 @@ func checkNominatedNode(c *rules.Checker, p *field.Path, new, old *corev1.Pod) {
 	if old.GetSpec().GetNodeName() != "" {
 		c.Forbidden(p, "may not be set on pods that are already bound to a node")
 	}
+}
+
+// podIPs are the addresses of a pod. Where podIP is not the first of them it stands alone, as in
+// Kubernetes.
+func podIPs(s *corev1.PodStatus) []string {
+	list, first := ips(s.GetPodIps()), s.GetPodIp()
+	if first != "" && (len(list) == 0 || list[0] != first) {
+		return []string{first}
+	}
+	return list
 }
 
 func ips[T interface{ GetIp() string }](list []T) []string {
@@ -172,10 +182,6 @@ func checkClaimStatuses(c *rules.Checker, p *field.Path, s *corev1.PodStatus, sp
 			c.Invalid(p.Child("resourceClaimStatuses").Index(i).Child("name"), claim.GetName(),
 				"must match the name of an entry in `spec.resourceClaims`")
 		}
-	}
-	for i, claim := range s.GetNodeAllocatableResourceClaimStatuses() {
-		c.Invalid(p.Child("nodeAllocatableResourceClaimStatuses").Index(i).Child("resourceClaimName"), claim.GetResourceClaimName(),
-			"no mapping found in pod reference")
 	}
 	if s.GetExtendedResourceClaimStatus() != nil {
 		c.Forbidden(p.Child("extendedResourceClaimStatus"), "dynamic resource allocation is not supported")

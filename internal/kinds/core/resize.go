@@ -61,9 +61,6 @@ func checkResize(c *rules.Checker, new, old *corev1.Pod) {
 	if PodQOS(now) != PodQOS(was) {
 		c.Invalid(p, PodQOS(was), "Pod QOS Class may not change as a result of resizing")
 	}
-	if len(old.GetStatus().GetNodeAllocatableResourceClaimStatuses()) > 0 {
-		c.Forbidden(p, "pods with node allocatable resource claims cannot be resized")
-	}
 	checkResizePod(c, p, now.GetResources(), was.GetResources())
 	same := checkSameContainers(c, p.Child("containers"), "containers", now.GetContainers(), was.GetContainers())
 	sameInit := checkSameContainers(c, p.Child("initContainers"), "initContainers", now.GetInitContainers(), was.GetInitContainers())

@@ -4301,9 +4301,9 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\rvolume_status\x18\x05 \x01(\v2\x1b.xebec.core.v1.VolumeStatusR\fvolumeStatus:\x15\xc2\xda\x18\x11b\tmountPathb\x04nameB\x16\n" +
 	"\x14_recursive_read_only\"F\n" +
 	"\fVolumeStatus\x126\n" +
-	"\x05image\x18\x01 \x01(\v2 .xebec.core.v1.ImageVolumeStatusR\x05image\"h\n" +
-	"\x11ImageVolumeStatus\x12C\n" +
-	"\timage_ref\x18\x01 \x01(\tB&\xc2\xda\x18\"P\x01Z\x1aimageRef must not be empty\x98\x01\x80\x02R\bimageRef:\x0e\xc2\xda\x18\n" +
+	"\x05image\x18\x01 \x01(\v2 .xebec.core.v1.ImageVolumeStatusR\x05image\"@\n" +
+	"\x11ImageVolumeStatus\x12\x1b\n" +
+	"\timage_ref\x18\x01 \x01(\tR\bimageRef:\x0e\xc2\xda\x18\n" +
 	"b\bimageRefB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
 
 var (
