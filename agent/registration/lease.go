@@ -131,8 +131,11 @@ func (l Lease) replace(ctx context.Context, lease *client.Lease) error {
 	return l.create(ctx, lease)
 }
 
+// idText is the id of a lease as the annotation and the file have it.
+func idText(lease *client.Lease) string { return strconv.FormatInt(lease.ID(), 10) }
+
 func standsUnder(object *coordinationv1.Lease, lease *client.Lease) bool {
-	return object.GetMetadata().GetAnnotations()[annotationLease] == strconv.FormatInt(lease.ID(), 10)
+	return object.GetMetadata().GetAnnotations()[annotationLease] == idText(lease)
 }
 
 // adopt goes on with the lease that was written down. It returns nil when there is none to go on
@@ -178,7 +181,7 @@ func (l Lease) create(ctx context.Context, lease *client.Lease) error {
 	_, err := client.Create(ctx, l.Client, &coordinationv1.Lease{
 		Metadata: &metav1.ObjectMeta{
 			Name: l.Node, Namespace: leaseNamespace,
-			Annotations: map[string]string{annotationLease: strconv.FormatInt(lease.ID(), 10)},
+			Annotations: map[string]string{annotationLease: idText(lease)},
 		},
 		Spec: &coordinationv1.LeaseSpec{
 			HolderIdentity: proto.String(l.Node), AcquireTime: timestamppb.Now(),
@@ -193,7 +196,7 @@ func (l Lease) store(lease *client.Lease) {
 	if l.File == "" {
 		return
 	}
-	if err := os.WriteFile(l.File, []byte(strconv.FormatInt(lease.ID(), 10)), 0o600); err != nil {
+	if err := os.WriteFile(l.File, []byte(idText(lease)), 0o600); err != nil {
 		l.Log.Warn("Failed to store the lease id", zap.Error(err))
 	}
 }

@@ -3,7 +3,6 @@ package registration
 import (
 	"context"
 	"math/rand/v2"
-	"strconv"
 	"time"
 
 	"go.uber.org/zap"
@@ -82,7 +81,7 @@ func (l Lease) move(ctx context.Context, lease *client.Lease) error {
 	if object.Metadata.Annotations == nil {
 		object.Metadata.Annotations = map[string]string{}
 	}
-	object.Metadata.Annotations[annotationLease] = strconv.FormatInt(lease.ID(), 10)
+	object.Metadata.Annotations[annotationLease] = idText(lease)
 	object.Spec.LeaseDurationSeconds = proto.Int32(int32(lease.TTL() / time.Second))
 	_, err = client.Update(ctx, l.Client, object, client.UnderLease(lease.ID()))
 	return err
