@@ -20,9 +20,9 @@ type violation struct {
 
 // answer is what the program built on Kubernetes' validation packages says about an object.
 type answer struct {
-	Decode    string         `json:"decode"`
-	Errors    []violation    `json:"errors"`
-	Defaulted map[string]any `json:"defaulted"`
+	Decode    string          `json:"decode"`
+	Errors    []violation     `json:"errors"`
+	Defaulted json.RawMessage `json:"defaulted"`
 }
 
 // refused reports that Kubernetes does not accept the object.
@@ -77,14 +77,15 @@ func start(t *testing.T) *program {
 	return &program{in: in, out: scanner}
 }
 
-// ask returns what Kubernetes says about creating an object, or about updating old to it when old
-// is not nil.
-func (p *program) ask(t *testing.T, object, old json.RawMessage) answer {
+// ask returns what Kubernetes says about creating an object, or about updating old to it, by a
+// subresource unless that is empty, when old is not nil.
+func (p *program) ask(t *testing.T, object, old json.RawMessage, subresource string) answer {
 	t.Helper()
 	request, err := json.Marshal(struct {
-		Object json.RawMessage `json:"object"`
-		Old    json.RawMessage `json:"old,omitempty"`
-	}{object, old})
+		Object      json.RawMessage `json:"object"`
+		Old         json.RawMessage `json:"old,omitempty"`
+		Subresource string          `json:"subresource,omitempty"`
+	}{object, old, subresource})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,7 +40,7 @@ type breach struct {
 	value any // nil for none
 }
 
-// fieldRules are the names of the rules of a field that a single object can break.
+// fieldRules are the names of the rules of a field that an object, or an update of it, can break.
 func fieldRules(f protoreflect.FieldDescriptor) []string {
 	r := rulesOf(f)
 	if r == nil {
@@ -63,6 +63,7 @@ func fieldRules(f protoreflect.FieldDescriptor) []string {
 		{"max_length", r.GetMaxLength() > 0},
 		{"unique", len(r.GetUnique()) > 0},
 		{"check_empty", r.GetCheckEmpty()},
+		{"immutable", r.GetImmutable()},
 	} {
 		if rule.set {
 			out = append(out, rule.name)
@@ -136,7 +137,22 @@ func breaches(f protoreflect.FieldDescriptor, value any) []breach {
 			}
 		case "check_empty":
 			add("")
+		case "immutable":
+			// Values that are accepted at creation: an update alone breaks the rule.
+			for _, v := range append(slices.Clone(anyOf(r.GetEnum())), "example.com/other") {
+				if v != value {
+					add(v)
+				}
+			}
 		}
+	}
+	return out
+}
+
+func anyOf(texts []string) []any {
+	var out []any
+	for _, text := range texts {
+		out = append(out, text)
 	}
 	return out
 }

@@ -27,7 +27,10 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-var update = flag.Bool("update", false, "write testdata/messages.txt again")
+var (
+	update = flag.Bool("update", false, "write testdata/messages.txt again")
+	only   = flag.String("only", "", "compare objects whose KIND/NAME this pattern matches, and no counts")
+)
 
 const (
 	// fieldsPage has the table of what Kubernetes accepts and Xebec refuses.
@@ -36,7 +39,12 @@ const (
 	messages = "testdata/messages.txt"
 	// minCreates and minUpdates are how many verdicts are compared at least.
 	minCreates, minUpdates = 18000, 18000
+	// minDefaulted is how many valid objects with defaults are compared at least.
+	minDefaulted = 3000
 )
+
+// minBySubresource is how many updates by each subresource are compared at least.
+var minBySubresource = map[string]int{"status": 500, "resize": 500, "ephemeralcontainers": 100}
 
 // incomplete are errors of Kubernetes about what an apiserver completes before it validates:
 // addresses and ports are allocated and a pod without an account gets one. Protobuf cannot tell an
@@ -115,17 +123,26 @@ var (
 type comparison struct {
 	t       *testing.T
 	program *program
-	// stricter and wider have a "Kind field" for each row of the tables of docs/fields.md.
-	stricter, wider map[string]bool
-	used            map[string]bool
-	differ          map[string]bool
+	// stricter has a "Kind field" for each row of the table of docs/fields.md.
+	stricter map[string]bool
+	used     map[string]bool
+	differ   map[string]bool
 	// broken are the names of the rules that a refused mutation breaks.
 	broken           map[string]bool
 	creates, updates int
+	// subresources are the numbers of updates by each subresource.
+	subresources map[string]int
+	// defaulted is how many objects with defaults are compared.
+	defaulted int
+	// defaultsDiffer has a "Kind field" for each row of the table of defaults in docs/fields.md.
+	defaultsDiffer map[string]bool
 }
 
 func newComparison(t *testing.T) *comparison {
-	return &comparison{t: t, program: start(t), stricter: table(t, "Stricter than Kubernetes"), wider: table(t, "Wider than Kubernetes"), used: map[string]bool{}, differ: map[string]bool{}, broken: map[string]bool{}}
+	return &comparison{
+		t: t, program: start(t), stricter: table(t, "Stricter than Kubernetes"), used: map[string]bool{}, differ: map[string]bool{}, broken: map[string]bool{},
+		subresources: map[string]int{}, defaultsDiffer: table(t, "Defaults"),
+	}
 }
 
 // TestVerdictsAndMessages compares what Kubernetes and Xebec say about the creation of valid
@@ -140,7 +157,17 @@ func TestVerdictsAndMessages(t *testing.T) {
 	}
 	seen := map[*scheme.Kind]bool{}
 	for _, d := range docs {
+		if matches, err := regexp.MatchString(*only, nameOf(d.Object)); err != nil || !matches {
+			continue
+		}
 		c.object(d.Object)
+		c.status(d.Object)
+		if p, ok := d.Object.(*corev1.Pod); ok {
+			c.resize(p)
+			if len(p.GetSpec().GetContainers()) > 1 {
+				c.addEphemeral(p)
+			}
+		}
 		for _, other := range docs {
 			if kinds.Of(other.Object) == kinds.Of(d.Object) && other.Object != d.Object {
 				c.transition(d.Object, other.Object)
@@ -148,7 +175,15 @@ func TestVerdictsAndMessages(t *testing.T) {
 		}
 		seen[kinds.Of(d.Object)] = true
 	}
-	t.Logf("%d creates, %d updates", c.creates, c.updates)
+	if *only != "" {
+		return
+	}
+	t.Logf("%d creates, %d updates, by subresources %v, the defaults of %d objects", c.creates, c.updates, c.subresources, c.defaulted)
+	for subresource, least := range minBySubresource {
+		if n := c.subresources[subresource]; n < least {
+			t.Errorf("%d updates by the subresource %s were compared, want %d at least", n, subresource, least)
+		}
+	}
 	if c.creates < minCreates || c.updates < minUpdates {
 		t.Errorf("%d creates and %d updates were compared, want %d and %d at least", c.creates, c.updates, minCreates, minUpdates)
 	}
@@ -159,12 +194,15 @@ func TestVerdictsAndMessages(t *testing.T) {
 			}
 		}
 	}
-	for _, entries := range []map[string]bool{c.stricter, c.wider} {
+	for _, entries := range []map[string]bool{c.stricter, c.defaultsDiffer} {
 		for entry := range entries {
 			if !c.used[entry] {
 				t.Errorf("docs/fields.md says that Kubernetes treats %s differently, but no object shows it", entry)
 			}
 		}
+	}
+	if c.defaulted < minDefaulted {
+		t.Errorf("the defaults of %d objects were compared, want %d at least", c.defaulted, minDefaulted)
 	}
 	c.messages()
 }
@@ -221,12 +259,23 @@ func (c *comparison) object(o scheme.Object) {
 		skip = append(skip, "spec.template.spec")
 	}
 	for m := range mutations(o.ProtoReflect().Descriptor(), base, skip...) {
-		for _, v := range c.create(k, name+": "+m.what, m.object) {
-			if m.rule != "" && (v.Field == m.path || strings.HasPrefix(strings.TrimPrefix(v.Field, m.path), ".") || strings.HasPrefix(v.Field, m.path+"[")) {
-				c.broken[m.rule] = true
-			}
+		immutable := strings.HasSuffix(m.rule, " immutable")
+		if errs := c.create(k, name+": "+m.what, m.object); !immutable {
+			c.breaks(m, errs)
 		}
-		c.update(k, name+": "+m.what, m.object, stored, raw)
+		if errs := c.update(k, name+": "+m.what, m.object, stored, raw); immutable {
+			c.breaks(m, slices.DeleteFunc(errs, func(v violation) bool { return v.Detail != "field is immutable" }))
+		}
+	}
+}
+
+// breaks records the rule that a mutation breaks, if an error shows it.
+func (c *comparison) breaks(m mutation, errs []violation) {
+	for _, v := range errs {
+		rest, ok := strings.CutPrefix(v.Field, m.path)
+		if m.rule != "" && ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {
+			c.broken[m.rule] = true
+		}
 	}
 }
 
@@ -266,13 +315,19 @@ func (c *comparison) create(k *scheme.Kind, what string, object map[string]any) 
 	c.creates++
 	raw := c.marshal(object)
 	_, got := create(raw)
-	c.compare(k, what, got, c.program.ask(c.t, settled(c.t, k, raw), nil))
+	want := c.program.ask(c.t, settled(c.t, k, raw), nil, "")
+	c.compare(k, what, got, want)
+	if want.Decode == "" && len(got) == 0 {
+		c.defaults(k, what, settled(c.t, k, raw), want.Defaulted)
+	}
 	return got
 }
 
 // update compares the verdicts and the messages about the update of a stored object, which was
-// created from raw.
-func (c *comparison) update(k *scheme.Kind, what string, object map[string]any, stored scheme.Object, raw json.RawMessage) {
+// created from raw. It returns our errors.
+func (c *comparison) update(
+	k *scheme.Kind, what string, object map[string]any, stored scheme.Object, raw json.RawMessage,
+) []violation {
 	c.updates++
 	asked := c.marshal(object)
 	o, got := replace(asked, stored)
@@ -281,7 +336,8 @@ func (c *comparison) update(k *scheme.Kind, what string, object map[string]any, 
 		asked = c.encode(o)
 		raw = settled(c.t, k, raw)
 	}
-	c.compare(k, "update of "+what, got, c.program.ask(c.t, asked, raw))
+	c.compare(k, "update of "+what, got, c.program.ask(c.t, asked, raw, ""))
+	return got
 }
 
 func (c *comparison) encode(o scheme.Object) json.RawMessage {
@@ -297,7 +353,7 @@ func (c *comparison) compare(k *scheme.Kind, what string, got []violation, want 
 	switch {
 	case len(got) == 0 && want.refused():
 		complete := func(v violation) bool { return !slices.Contains(incomplete, place(v.Field)+" "+v.Type) }
-		if want.Decode == "" && !slices.ContainsFunc(want.Errors, complete) || c.isWider(k, what) {
+		if want.Decode == "" && !slices.ContainsFunc(want.Errors, complete) {
 			return
 		}
 		c.t.Errorf("%s: accepted, though Kubernetes refuses it: %.400s %.600v", what, want.Decode, want.Errors)
@@ -313,22 +369,6 @@ func (c *comparison) compare(k *scheme.Kind, what string, got []violation, want 
 		c.note(k, "xebec alone", got, want.Errors)
 		c.note(k, "kubernetes alone", want.Errors, got)
 	}
-}
-
-// isWider reports whether what, an update, changes a field whose changes Xebec accepts by
-// docs/fields.md, though Kubernetes refuses them.
-func (c *comparison) isWider(k *scheme.Kind, what string) bool {
-	change, ok := strings.CutPrefix(what, "update of ")
-	_, change, _ = strings.Cut(change, ": ")
-	changed, _, _ := strings.Cut(change, " ")
-	changed = k.Name + " " + place(changed)
-	for entry := range c.wider {
-		if ok && (changed == entry || strings.HasPrefix(changed, entry+".") || strings.HasPrefix(changed, entry+"[")) {
-			c.used[entry] = true
-			return true
-		}
-	}
-	return false
 }
 
 // note records the messages of one side that the other has not.

@@ -3,6 +3,7 @@
 //
 //	{"object": {"apiVersion": "v1", ...}}                  a create
 //	{"object": {"apiVersion": "v1", ...}, "old": {...}}    an update of old
+//	{..., "old": {...}, "subresource": "status"}           an update by a subresource
 //
 //	{"errors": [{"type": "Required value", "field": "spec", "detail": "..."}], "defaulted": {...}}
 //	{"decode": "why the object could not be read"}
@@ -30,6 +31,8 @@ import (
 type request struct {
 	Object json.RawMessage `json:"object"`
 	Old    json.RawMessage `json:"old,omitempty"`
+	// Subresource is empty, status, resize or ephemeralcontainers.
+	Subresource string `json:"subresource,omitempty"`
 }
 
 type violation struct {
@@ -90,7 +93,7 @@ func answerTo(r request) answer {
 	} else {
 		var old runtime.Object
 		if old, _, err = decode(r.Old); err == nil {
-			errs, err = validateUpdate(object, old)
+			errs, err = validateUpdate(object, old, r.Subresource)
 		}
 	}
 	if err != nil {

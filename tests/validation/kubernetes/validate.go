@@ -98,12 +98,22 @@ func create(object runtime.Object) (field.ErrorList, error) {
 	return nil, fmt.Errorf("no validation for %T", object)
 }
 
-// validateUpdate does what the strategies do before an object is updated; status stays as it was.
-func validateUpdate(object, old runtime.Object) (field.ErrorList, error) {
+// validateUpdate does what the strategies do before an object is updated; status stays as it was,
+// unless the update is by the subresource.
+func validateUpdate(object, old runtime.Object, subresource string) (field.ErrorList, error) {
 	if err := keepSystemFields(object, old); err != nil {
 		return nil, err
 	}
-	errs, err := update(object, old)
+	write := update
+	switch subresource {
+	case "status":
+		write = updateStatus
+	case "resize":
+		write = resize
+	case "ephemeralcontainers":
+		write = addEphemeralContainers
+	}
+	errs, err := write(object, old)
 	if err != nil || len(errs) > 0 {
 		return errs, err
 	}
