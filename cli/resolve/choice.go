@@ -33,6 +33,14 @@ func (c *Choice) FileFlags(cmd *cobra.Command, purpose string) {
 	_ = cmd.MarkFlagFilename("filename", "yaml", "yml", "json")
 }
 
+// RequireFiles returns an error unless -f was given.
+func (c *Choice) RequireFiles() error {
+	if len(c.Files) == 0 {
+		return exit.Usagef("-f is required: a file, a directory or - for standard input")
+	}
+	return nil
+}
+
 // SelectorFlags adds -l and --field-selector.
 func (c *Choice) SelectorFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&c.Labels, "selector", "l", "", "label selector, such as app=web,tier!=cache")
@@ -49,16 +57,17 @@ func (c *Choice) AllFlag(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&c.all, "all", false, "all objects of the kind in the namespace")
 }
 
-// Manifests reads the manifests that the files hold. It gives every object that lives in a
-// namespace one: what it says, else the flag's, else the context's. When some objects are not in
-// order it returns the others with manifest.Errors.
+// Manifests reads the manifests that the files hold; the cluster describes kinds that the program
+// was not compiled with. Every namespaced object without a namespace gets the flag's or the
+// context's. If some objects are invalid it returns the others with manifest.Errors.
 func Manifests(s *session.Session, files []string, recursive bool) ([]manifest.Document, error) {
 	for _, f := range files {
 		if f == "" {
 			return nil, exit.Usagef("empty -f value: want a file, a directory or - for standard input")
 		}
 	}
-	all, err := manifest.Load(files, recursive, s.In)
+	reader := manifest.Reader{Kinds: s.Kinds, Discover: func() { Kinds(s) }}
+	all, err := reader.Load(files, recursive, s.In)
 	errs, bad := errors.AsType[manifest.Errors](err)
 	switch {
 	case err != nil && !bad:
@@ -145,10 +154,10 @@ func Objects(ctx context.Context, s *session.Session, cl *client.Client, args []
 			out = append(out, r)
 			continue
 		}
-		if c.Labels == "" && c.Fields == "" && !c.all {
-			return nil, exit.Usagef("names, -l or --all are required to select %s", r.Kind.Plural)
+		if err := c.Selects(r); err != nil {
+			return nil, err
 		}
-		objects, _, err := client.ListKind(ctx, cl, r.Kind, c.list(r))
+		objects, _, err := client.ListKind(ctx, cl, r.Kind, c.List(r))
 		if err != nil {
 			return nil, err
 		}
@@ -159,6 +168,15 @@ func Objects(ctx context.Context, s *session.Session, cl *client.Client, args []
 	return out, nil
 }
 
-func (c Choice) list(r Reference) client.ListOptions {
+// Selects returns an error if a reference to a whole kind comes without a selector and --all.
+func (c Choice) Selects(r Reference) error {
+	if c.Labels == "" && c.Fields == "" && !c.all {
+		return exit.Usagef("names, -l or --all are required to select %s", r.Kind.Plural)
+	}
+	return nil
+}
+
+// List returns the options that list the objects of a reference to a whole kind.
+func (c Choice) List(r Reference) client.ListOptions {
 	return client.ListOptions{Namespace: r.Namespace, LabelSelector: c.Labels, FieldSelector: c.Fields}
 }

@@ -26,10 +26,12 @@ func Events(ctx context.Context, cl *client.Client, obj scheme.Object) ([]scheme
 		selector += ",involvedObject.uid=" + meta.GetUid()
 	}
 	in := client.ListOptions{Namespace: meta.GetNamespace(), FieldSelector: selector}
-	found, _, err := client.ListKind(ctx, cl, kinds.Of(&corev1.Event{}), in)
+	found, _, err := client.ListKind(ctx, cl, eventKind(), in)
 	sortEvents(found)
 	return found, err
 }
+
+func eventKind() *scheme.Kind { return kinds.Of(&corev1.Event{}) }
 
 // sortEvents puts what happened last at the end.
 func sortEvents(objects []scheme.Object) {

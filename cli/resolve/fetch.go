@@ -37,10 +37,10 @@ func Fetch(ctx context.Context, cl *client.Client, refs []Reference, o FetchOpti
 		section := sections[at]
 		var err error
 		if r.Name == "" {
-			list := o.list(r)
+			list := o.List(r)
 			list.At = o.At
 			section.Objects, _, err = client.ListKind(ctx, cl, r.Kind, list)
-			if r.Kind.Name == "Event" {
+			if r.Kind == eventKind() {
 				sortEvents(section.Objects)
 			}
 		} else {

@@ -36,9 +36,6 @@ func Of(obj scheme.Object) Reference {
 	return Reference{kinds.Of(obj), obj.GetMetadata().GetNamespace(), obj.GetMetadata().GetName()}
 }
 
-// everything is what "all" stands for.
-var everything = []string{"pods", "services", "deployments", "replicasets"}
-
 // Kind finds a kind by what a person typed. It asks the cluster for names that the program was not
 // compiled with.
 func Kind(s *session.Session, name string) (*scheme.Kind, error) {
@@ -62,6 +59,32 @@ func Kind(s *session.Session, name string) (*scheme.Kind, error) {
 	return nil, exit.Usagef("unknown kind %q: 'xebec api-resources' lists the kinds", name)
 }
 
+// KindOf finds the version of a kind that an apiVersion such as apps/v1 names; if it is empty, as
+// Kind does.
+func KindOf(s *session.Session, apiVersion, name string) (*scheme.Kind, error) {
+	k, err := Kind(s, name)
+	if err != nil || apiVersion == "" {
+		return k, err
+	}
+	Kinds(s)
+	version, ok := s.Kinds.ByAPIVersionKind(apiVersion, k.Name)
+	if !ok {
+		return nil, exit.Usagef("invalid --api-version value %q: kind %s is served in %s", apiVersion, k.Name, strings.Join(versions(s, k), ", "))
+	}
+	return version, nil
+}
+
+// versions lists the apiVersions of the kinds of the same name.
+func versions(s *session.Session, k *scheme.Kind) []string {
+	var all []string
+	for _, served := range s.Kinds.Served() {
+		if served.Name == k.Name {
+			all = append(all, served.APIVersion())
+		}
+	}
+	return all
+}
+
 // Kinds returns the kinds that the program was compiled with and, if the cluster answers, those
 // that it serves besides.
 func Kinds(s *session.Session) []*scheme.Kind {
@@ -71,24 +94,33 @@ func Kinds(s *session.Session) []*scheme.Kind {
 	return s.Kinds.Kinds()
 }
 
+// parseKinds finds the kinds of a list of names of kinds and of categories such as all.
 func parseKinds(s *session.Session, names string) ([]*scheme.Kind, error) {
 	var kinds []*scheme.Kind
 	for name := range strings.SplitSeq(names, ",") {
-		list := []string{name}
-		if name == "all" {
-			list = everything
+		found, err := kindsOf(s, name)
+		if err != nil {
+			return nil, err
 		}
-		for _, name := range list {
-			k, err := Kind(s, name)
-			if err != nil {
-				return nil, err
-			}
+		for _, k := range found {
 			if !slices.Contains(kinds, k) {
 				kinds = append(kinds, k)
 			}
 		}
 	}
 	return kinds, nil
+}
+
+func kindsOf(s *session.Session, name string) ([]*scheme.Kind, error) {
+	if k, ok := s.Kinds.ByName(name); ok {
+		return []*scheme.Kind{k}, nil
+	}
+	Kinds(s)
+	if category := s.Kinds.ByCategory(name); len(category) > 0 {
+		return category, nil
+	}
+	k, err := Kind(s, name)
+	return []*scheme.Kind{k}, err
 }
 
 // parse reads the arguments that say which objects: KIND[,KIND] [NAME...] or KIND/NAME....
@@ -129,20 +161,25 @@ func parse(s *session.Session, args []string) ([]Reference, error) {
 	return refs, nil
 }
 
-// One reads arguments that name exactly one object; a lone NAME is of the kind taken, unless that
-// is nil.
-func One(s *session.Session, args []string, taken *scheme.Kind) (Reference, error) {
-	if len(args) == 1 && !strings.Contains(args[0], "/") && taken != nil {
-		return Reference{Kind: taken, Name: args[0]}, nil
+// One reads arguments that name exactly one object, and adds the namespace. A NAME without a kind is
+// of the default kind, unless that is nil.
+func One(s *session.Session, args []string, defaultKind *scheme.Kind) (r Reference, err error) {
+	if len(args) == 1 && !strings.Contains(args[0], "/") && defaultKind != nil {
+		r = Reference{Kind: defaultKind, Name: args[0]}
+	} else {
+		refs, err := parse(s, args)
+		if err != nil {
+			return Reference{}, err
+		}
+		if len(refs) != 1 || refs[0].Name == "" {
+			return Reference{}, exit.Usagef("exactly one object is required, such as: pod/web")
+		}
+		r = refs[0]
 	}
-	refs, err := parse(s, args)
-	if err != nil {
-		return Reference{}, err
+	if r.Kind.Namespaced {
+		r.Namespace, err = s.DefaultNamespace()
 	}
-	if len(refs) != 1 || refs[0].Name == "" {
-		return Reference{}, exit.Usagef("exactly one object is required, such as: pod/web")
-	}
-	return refs[0], nil
+	return r, err
 }
 
 // Nearest is the known word that a mistyped one is closest to, empty when none is close.

@@ -1,8 +1,9 @@
-// Package schema tells what the fields of objects mean: their JSON names, their types as people
-// write them, and the comments of the protos.
+// Package schema describes the fields of objects to people: their JSON names, their types, rules and
+// comments.
 package schema
 
 import (
+	"cmp"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -35,14 +36,21 @@ type Field struct {
 	// Default is the value, as JSON, of a field that is not set; empty when it has none.
 	Default string
 
-	message protoreflect.MessageDescriptor // nil for what has no fields of its own
+	message protoreflect.MessageDescriptor // nil for a type without fields
+	comment func(protoreflect.Descriptor) string
 }
 
 // Of returns a kind as the root of its fields.
 func Of(k *scheme.Kind) (Field, error) {
-	all, err := comments.All()
+	compiledIn, err := comments.All()
+	if err != nil {
+		return Field{}, err
+	}
+	comment := func(d protoreflect.Descriptor) string {
+		return cmp.Or(k.Comments[d.FullName()], compiledIn[d.FullName()])
+	}
 	m := k.New().ProtoReflect().Descriptor()
-	return Field{Name: k.Name, Type: "Object", Comment: all[m.FullName()], message: m}, err
+	return Field{Name: k.Name, Type: "Object", Comment: comment(m), message: m, comment: comment}, nil
 }
 
 // Fields returns the fields of a field, in the order of the proto; nil when it has none.
@@ -50,25 +58,21 @@ func (f Field) Fields() []Field {
 	if f.message == nil {
 		return nil
 	}
-	all, err := comments.All()
-	if err != nil {
-		return nil // Of has reported it.
-	}
 	var out []Field
 	for i := range f.message.Fields().Len() {
 		d := f.message.Fields().Get(i)
 		o := schema.RulesOf(d)
 		if o.GetInline() && d.Message() != nil {
-			out = append(out, Field{message: d.Message()}.Fields()...)
+			out = append(out, Field{message: d.Message(), comment: f.comment}.Fields()...)
 			continue
 		}
 		child := Field{
-			Name: d.JSONName(), Comment: all[d.FullName()], NoEffect: o.GetNoEffect(), Refused: o.GetRefused(),
-			Required: schema.Required(d), Enum: o.GetEnum(), Range: bounds(o), Default: o.GetDefaultJson(),
+			Name: d.JSONName(), Comment: f.comment(d), NoEffect: o.GetNoEffect(), Refused: o.GetRefused(),
+			Required: schema.Required(d), Enum: o.GetEnum(), Range: bounds(o), Default: o.GetDefaultJson(), comment: f.comment,
 		}
 		child.Type, child.message = describe(d)
 		if child.message != nil {
-			child.TypeComment = all[child.message.FullName()]
+			child.TypeComment = f.comment(child.message)
 		}
 		out = append(out, child)
 	}

@@ -17,8 +17,9 @@ import (
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/manifest"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
 // ManifestOptions say how manifests are written to the cluster.
@@ -107,13 +108,18 @@ func EachManifest(s *session.Session, docs []manifest.Document, wrong error, do 
 func namespacesFirst(docs []manifest.Document) []manifest.Document {
 	var first, rest []manifest.Document
 	for _, d := range docs {
-		if kinds.Of(d.Object).Name == "Namespace" {
+		if isNamespace(d) {
 			first = append(first, d)
 		} else {
 			rest = append(rest, d)
 		}
 	}
 	return append(first, rest...)
+}
+
+func isNamespace(d manifest.Document) bool {
+	_, ok := d.Object.(*corev1.Namespace)
+	return ok
 }
 
 // lineOfError is the line of the fields that an error is about, or, when they are on several or on
@@ -130,25 +136,25 @@ func lineOfError(d manifest.Document, err error, prefix string) int {
 	return max(line, d.Line)
 }
 
-// Together makes one write of every document in one transaction, and calls done with each and its
-// place in the result. operation makes the write; refused may change it after an error, and says
-// whether it did.
+// Together makes one write of every document in one transaction and reports the results. operation
+// makes the write; refused may change it after an error, and says whether it did; outcome words the
+// result.
 func Together(
 	ctx context.Context,
 	s *session.Session,
 	cl *client.Client,
 	docs []manifest.Document,
-	dry bool,
+	o *Options,
 	operation func(i int, d manifest.Document) client.Operation,
 	refused func(i int, err error) bool,
-	done func(i int, d manifest.Document, r *client.Result) error,
+	outcome func(apiv1.ApplyResult) string,
 ) error {
 	if len(docs) > client.MaxOperations {
 		return fmt.Errorf("too many objects for --atomic: %d, at most %d", len(docs), client.MaxOperations)
 	}
 	docs = namespacesFirst(docs)
 	transact := client.Transact
-	if dry {
+	if o.Dry() {
 		transact = client.TryTransact
 	}
 	for {
@@ -158,12 +164,7 @@ func Together(
 		}
 		result, err := transact(ctx, cl, ops...)
 		if err == nil {
-			for i, d := range docs {
-				if err := done(i, d, result); err != nil {
-					return err
-				}
-			}
-			return nil
+			return reportTogether(s, docs, o, result, outcome)
 		}
 		i, named := operationOf(err)
 		if !named || i >= len(docs) {
@@ -175,13 +176,34 @@ func Together(
 		s.PrintError(fmt.Errorf("%s:%d: %w", docs[i].Source, lineOfError(docs[i], err, fmt.Sprintf("operations[%d].", i)), err))
 		hint := ""
 		if ns := docs[i].Object.GetMetadata().GetNamespace(); slices.ContainsFunc(docs, func(d manifest.Document) bool {
-			return kinds.Of(d.Object).Name == "Namespace" && d.Object.GetMetadata().GetName() == ns
+			return isNamespace(d) && d.Object.GetMetadata().GetName() == ns
 		}) {
 			hint = fmt.Sprintf(" A transaction cannot create a namespace and objects in it: apply namespace %s first.", ns)
 		}
 		s.Notef("  Nothing was written because of --atomic.%s", hint)
 		return exit.Some
 	}
+}
+
+func reportTogether(
+	s *session.Session,
+	docs []manifest.Document,
+	o *Options,
+	result *client.Result,
+	outcome func(apiv1.ApplyResult) string,
+) error {
+	for i, d := range docs {
+		applied, warnings := result.Applied(i)
+		Warn(s, d, warnings)
+		obj, err := result.ObjectLike(i, d.Object)
+		if err == nil {
+			err = Report(s, o, obj, outcome(applied))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var operationPath = regexp.MustCompile(`^operations\[(\d+)\]`)

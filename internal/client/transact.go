@@ -99,6 +99,12 @@ func (r *Result) Object(i int) (scheme.Object, error) {
 	return m.(scheme.Object), nil
 }
 
+// ObjectLike is Object for an object of the type of like, which may be of a kind that the program
+// was not compiled with.
+func (r *Result) ObjectLike(i int, like scheme.Object) (scheme.Object, error) {
+	return decodeLike(like, r.objects[i])
+}
+
 // Applied tells what the apply that is operation i did, and the warnings of that operation.
 func (r *Result) Applied(i int) (apiv1.ApplyResult, []string) {
 	if i >= len(r.results) {

@@ -169,20 +169,31 @@ func DeleteKind(ctx context.Context, c *Client, k *scheme.Kind, namespace, name 
 	return resp.GetRemoved(), err
 }
 
-// DeleteCollection deletes the objects of one namespace that both selectors match and returns how
-// many. Limit, PageSize and At of o must be zero.
-func DeleteCollection[T scheme.Object](ctx context.Context, c *Client, o ListOptions, opts ...DeleteCollectionOption) (int64, error) {
+// DeleteCollection deletes the objects of one namespace that both selectors match and returns their
+// names. Limit, PageSize and At of o must be zero.
+func DeleteCollection[T scheme.Object](
+	ctx context.Context,
+	c *Client,
+	o ListOptions,
+	opts ...DeleteCollectionOption,
+) ([]*apiv1.DeletedObject, error) {
 	k, err := kindFor[T]()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	return DeleteCollectionKind(ctx, c, k, o, opts...)
 }
 
 // DeleteCollectionKind is DeleteCollection for a kind known at run time.
-func DeleteCollectionKind(ctx context.Context, c *Client, k *scheme.Kind, o ListOptions, opts ...DeleteCollectionOption) (int64, error) {
+func DeleteCollectionKind(
+	ctx context.Context,
+	c *Client,
+	k *scheme.Kind,
+	o ListOptions,
+	opts ...DeleteCollectionOption,
+) ([]*apiv1.DeletedObject, error) {
 	if o.Limit != 0 || o.PageSize != 0 || !o.At.isNow() {
-		return 0, errors.New("delete collection: limit, page size and revision cannot be set")
+		return nil, errors.New("delete collection: limit, page size and revision cannot be set")
 	}
 	req := &apiv1.DeleteCollectionRequest{
 		Group: k.Group, Version: k.Version, Kind: k.Name, Namespace: o.Namespace,
@@ -194,5 +205,5 @@ func DeleteCollectionKind(ctx context.Context, c *Client, k *scheme.Kind, o List
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
 	resp, err := c.resources.DeleteCollection(ctx, req)
-	return resp.GetDeleted(), err
+	return resp.GetObjects(), err
 }

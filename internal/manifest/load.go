@@ -14,17 +14,22 @@ import (
 // any name.
 var extensions = []string{".yaml", ".yml", ".json"}
 
+// Load is Reader.Load.
+func Load(paths []string, recursive bool, stdin io.Reader) ([]Document, error) {
+	return (&Reader{Kinds: compiledIn()}).Load(paths, recursive, stdin)
+}
+
 // Load reads the manifests at paths, in their order: files, directories, and "-" for stdin. Of a
 // directory it reads the .yaml, .yml and .json files by name, and with recursive those of its
 // subdirectories too.
 //
-// All errors of all manifests are returned together, as Errors, along with the objects that are in
-// order. A path that does not exist, and a directory without manifests, is an error.
-func Load(paths []string, recursive bool, stdin io.Reader) ([]Document, error) {
+// All errors of all manifests are returned together, as Errors, along with the objects that are
+// valid. A path that does not exist, and a directory without manifests, is an error.
+func (m *Reader) Load(paths []string, recursive bool, stdin io.Reader) ([]Document, error) {
 	var docs []Document
 	var errs Errors
 	add := func(name string, r io.Reader) {
-		found, err := Decode(name, r)
+		found, err := m.Decode(name, r)
 		docs = append(docs, found...)
 		if more, ok := errors.AsType[Errors](err); ok {
 			errs = append(errs, more...)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/codec/tree"
@@ -28,8 +29,7 @@ type Document struct {
 	// from 1.
 	Source string
 	Line   int
-	// Warnings are what was taken although it can't be meant: keys that are written twice, of which
-	// the last counts.
+	// Warnings are about keys that are written twice, of which the last counts.
 	Warnings Errors
 
 	text *tree.Node
@@ -117,12 +117,32 @@ func (e Errors) Unwrap() []error {
 	return errs
 }
 
+// Reader reads manifests. The functions of the package of the same names read objects of the kinds
+// that are compiled in.
+type Reader struct {
+	// Kinds are the kinds of the objects.
+	Kinds *scheme.Scheme
+	// Discover is called before an object is refused because its kind is unknown, at most once. It may
+	// add kinds to Kinds. It is optional.
+	Discover func()
+
+	discovered bool
+}
+
+// compiledIn has the kinds that are compiled in.
+var compiledIn = sync.OnceValue(kinds.NewScheme)
+
+// Decode is Reader.Decode.
+func Decode(name string, r io.Reader) ([]Document, error) {
+	return (&Reader{Kinds: compiledIn()}).Decode(name, r)
+}
+
 // Decode reads the objects of one manifest; name is what errors call it. The text is a stream of
 // YAML documents or of JSON values. Empty documents are skipped, and objects of kind List are
 // replaced by their items.
 //
-// It returns the objects that are in order even when there are errors, which are of type Errors.
-func Decode(name string, r io.Reader) ([]Document, error) {
+// It returns the objects that are valid even when there are errors, which are of type Errors.
+func (m *Reader) Decode(name string, r io.Reader) ([]Document, error) {
 	data, err := io.ReadAll(io.LimitReader(r, MaxSize+1))
 	if err != nil {
 		return nil, Errors{{Source: name, Err: err}}
@@ -130,7 +150,7 @@ func Decode(name string, r io.Reader) ([]Document, error) {
 	if len(data) > MaxSize {
 		return nil, Errors{{Source: name, Err: fmt.Errorf("the manifest is larger than %d MiB", MaxSize>>20)}}
 	}
-	d := &decoder{source: name}
+	d := &decoder{Reader: m, codec: codec.New(m.Kinds), source: name}
 	nodes, err := parse(data)
 	for _, n := range nodes {
 		d.document(n, "", 0)
@@ -144,8 +164,8 @@ func Decode(name string, r io.Reader) ([]Document, error) {
 	return d.docs, nil
 }
 
-// parse takes a text for JSON when it looks like it. Should it be none after all it may still be
-// YAML, whose flow style looks alike.
+// parse reads a text as JSON if it begins like JSON, and as YAML if that fails: YAML's flow style
+// begins alike.
 func parse(data []byte) ([]*tree.Node, error) {
 	if text := bytes.TrimLeft(data, " \t\r\n"); len(text) > 0 && (text[0] == '{' || text[0] == '[') {
 		nodes, jsonErr := tree.ParseJSONStream(data)
@@ -161,7 +181,21 @@ func parse(data []byte) ([]*tree.Node, error) {
 	return tree.ParseYAML(bytes.NewReader(data))
 }
 
+// lookup finds the kind of an object, if need be by discovery.
+func (m *Reader) lookup(apiVersion, name string) (*scheme.Kind, bool) {
+	k, ok := m.Kinds.ByAPIVersionKind(apiVersion, name)
+	if ok || m.Discover == nil || m.discovered {
+		return k, ok
+	}
+	m.discovered = true
+	m.Discover()
+	return m.Kinds.ByAPIVersionKind(apiVersion, name)
+}
+
+// decoder reads one manifest.
 type decoder struct {
+	*Reader
+	codec  *codec.Codec
 	source string
 	docs   []Document
 	errs   Errors
@@ -180,7 +214,7 @@ const maxLists = 10
 
 // document reads one object or the items of a list; within a list, at is the item's path.
 func (d *decoder) document(n *tree.Node, at string, depth int) {
-	if items, ok := listItems(n); ok && depth < maxLists {
+	if items, ok := d.listItems(n); ok && depth < maxLists {
 		for i, item := range items {
 			if item.Kind != tree.Null {
 				d.document(item, fmt.Sprintf("%sitems[%d].", at, i), depth+1)
@@ -188,7 +222,10 @@ func (d *decoder) document(n *tree.Node, at string, depth int) {
 		}
 		return
 	}
-	object, warnings, err := codec.DecodeLenient(n)
+	if apiVersion, name, ok := typeOf(n); ok {
+		d.lookup(apiVersion, name)
+	}
+	object, warnings, err := d.codec.DecodeLenient(n)
 	if err != nil {
 		d.fieldErrors(n, at, err)
 		return
@@ -224,22 +261,32 @@ func (d *decoder) placed(at string, errs codec.Errors) Errors {
 	return out
 }
 
+// typeOf returns the apiVersion and kind of an object; false when one of them is missing.
+func typeOf(n *tree.Node) (apiVersion, name string, ok bool) {
+	v, k := n.Get("apiVersion"), n.Get("kind")
+	if v == nil || k == nil || v.Kind != tree.String || k.Kind != tree.String || v.Text == "" || k.Text == "" {
+		return "", "", false
+	}
+	return v.Text, k.Text, true
+}
+
 // listItems returns the items of a v1 List or of a typed list such as PodList, as `kubectl get -o
 // yaml` writes them.
-func listItems(n *tree.Node) ([]*tree.Node, bool) {
-	name, version, items := n.Get("kind"), n.Get("apiVersion"), n.Get("items")
-	if name == nil || version == nil || name.Kind != tree.String || version.Kind != tree.String {
+func (d *decoder) listItems(n *tree.Node) ([]*tree.Node, bool) {
+	apiVersion, name, ok := typeOf(n)
+	if !ok {
 		return nil, false
 	}
-	element, ok := strings.CutSuffix(name.Text, "List")
+	items := n.Get("items")
+	element, ok := strings.CutSuffix(name, "List")
 	if !ok || items != nil && items.Kind != tree.List && items.Kind != tree.Null {
 		return nil, false
 	}
 	if element != "" {
-		if _, known := kinds.ByAPIVersionKind(version.Text, element); !known {
+		if _, known := d.lookup(apiVersion, element); !known {
 			return nil, false
 		}
-	} else if version.Text != "v1" {
+	} else if apiVersion != "v1" {
 		return nil, false
 	}
 	if items == nil {

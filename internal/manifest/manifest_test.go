@@ -436,3 +436,41 @@ spec:
 		t.Errorf("got %v", d)
 	}
 }
+
+// TestDiscovery reads objects of kinds that are added while a manifest is read.
+func TestDiscovery(t *testing.T) {
+	known := slices.DeleteFunc(kinds.All(), func(k *scheme.Kind) bool { return k.Name == "Secret" })
+	kinds, err := scheme.New(known...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := 0
+	r := manifest.Reader{Kinds: kinds, Discover: func() {
+		calls++
+		if err := kinds.Register(kinds.Of(&corev1.Secret{})); err != nil {
+			t.Error(err)
+		}
+	}}
+	text := `{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}
+---
+{apiVersion: v1, kind: SecretList, items: [{apiVersion: v1, kind: Secret, metadata: {name: b}}]}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: c}
+dta: {}
+---
+{apiVersion: v1, kind: Sceret, metadata: {name: d}}
+`
+	docs, err := r.Decode("m.yaml", strings.NewReader(text))
+	if diff := cmp.Diff([]string{"1:ConfigMap/a", "3:Secret/b"}, names(docs)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	want := "m.yaml:8: dta: unknown field, did you mean data?\nm.yaml:10: kind: v1 has no Sceret, did you mean Secret?"
+	if err == nil || err.Error() != want {
+		t.Errorf("the error is\n%v, want\n%s", err, want)
+	}
+	if calls != 1 {
+		t.Errorf("the kinds are discovered %d times, want once", calls)
+	}
+}

@@ -1,6 +1,7 @@
 package scheme
 
 import (
+	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -11,8 +12,9 @@ import (
 )
 
 // FromDescription returns a kind that the program was not compiled with, as DiscoveryService
-// describes it, without columns. Its objects are Dynamic, and the server checks them.
-func FromDescription(d *apiv1.KindDescription, schema *apiv1.GetSchemaResponse) (*Kind, error) {
+// describes it, without columns. Its objects are Dynamic, and the server checks them. For a version
+// that is not stored, stored is the version that is, and the server alone converts objects.
+func FromDescription(d *apiv1.KindDescription, schema *apiv1.GetSchemaResponse, stored *Kind) (*Kind, error) {
 	message, err := messageOf(schema)
 	if err != nil {
 		return nil, fmt.Errorf("schema of %s: %w", GVK{d.GetGroup(), d.GetVersion(), d.GetKind()}, err)
@@ -20,15 +22,27 @@ func FromDescription(d *apiv1.KindDescription, schema *apiv1.GetSchemaResponse) 
 	k := &Kind{
 		Group: d.GetGroup(), Version: d.GetVersion(), Name: d.GetKind(), Plural: d.GetPlural(), Singular: d.GetSingular(),
 		ShortNames: d.GetShortNames(), Namespaced: d.GetNamespaced(), HideName: d.GetHideName(), Dynamic: true, Rules: Unchecked{},
+		Categories: d.GetCategories(),
+		Comments:   make(map[protoreflect.FullName]string, len(schema.GetComments())),
+	}
+	for name, text := range schema.GetComments() {
+		k.Comments[protoreflect.FullName(name)] = text
 	}
 	for _, sub := range d.GetSubresources() {
 		k.Subresources = append(k.Subresources, Subresource{Name: sub.GetName(), Verbs: sub.GetVerbs()})
+	}
+	if stored != nil {
+		k.Conversion = &Conversion{Stored: stored, ToStored: serverConverts, FromStored: serverConverts}
 	}
 	if s := d.GetScale(); s != nil {
 		k.Scale = &Scale{Replicas: s.GetReplicasPath(), StatusReplicas: s.GetStatusReplicasPath(), Selector: s.GetSelectorPath()}
 	}
 	k.New = Constructor(k, message)
 	return k, nil
+}
+
+func serverConverts(Object) (Object, error) {
+	return nil, errors.New("only the server converts objects between versions")
 }
 
 // messageOf finds the message of a schema. Files that the program was compiled with stay as they

@@ -98,6 +98,8 @@ type Kind struct {
 	Plural, Singular string
 	// ShortNames are further names that people type: po.
 	ShortNames []string
+	// Categories are names of groups of kinds that people type in place of a kind: all.
+	Categories []string
 	// Namespaced objects live in a namespace; others must not name one.
 	Namespaced bool
 	// HideName leaves the name out of tables, where it tells people nothing.
@@ -126,6 +128,9 @@ type Kind struct {
 	// Rules are the rules for objects of the kind. Of a version that is not stored only Default is
 	// used, before objects are converted; it may have none.
 	Rules Rules
+	// Comments describe the messages and fields of a dynamic kind to people, by full name, each in one
+	// paragraph. The comments of compiled-in kinds are in internal/schema/comments.
+	Comments map[protoreflect.FullName]string
 	// Conversion is set in versions that are served but not stored.
 	Conversion *Conversion
 

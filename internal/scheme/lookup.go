@@ -24,6 +24,11 @@ func (s *Scheme) ByName(typed string) (*Kind, bool) {
 	return k, ok
 }
 
+// ByCategory returns the kinds of a category, in any case, in the order of Kinds.
+func (s *Scheme) ByCategory(typed string) []*Kind {
+	return slices.DeleteFunc(s.Kinds(), func(k *Kind) bool { return !slices.Contains(k.Categories, strings.ToLower(typed)) })
+}
+
 // ByGVK finds a kind by group, version and kind.
 func (s *Scheme) ByGVK(gvk GVK) (*Kind, bool) {
 	k, ok := s.current.Load().kinds[gvk]

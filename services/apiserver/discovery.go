@@ -1,6 +1,7 @@
 package apiserver
 
 import (
+	"cmp"
 	"context"
 
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -8,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
+	"github.com/xebec-project/xebec/internal/schema/comments"
 	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/pipeline"
@@ -35,7 +37,7 @@ func describeKind(k *scheme.Kind) *apiv1.KindDescription {
 	d := &apiv1.KindDescription{
 		Group: k.Group, Version: k.Version, Kind: k.Name, Plural: k.Plural, Singular: k.Singular, ShortNames: k.ShortNames,
 		Namespaced: k.Namespaced, Stored: k.Conversion == nil, Message: string(k.MessageName()), Verbs: objectVerbs,
-		SelectableFields: k.SelectableFields(), HideName: k.HideName,
+		SelectableFields: k.SelectableFields(), HideName: k.HideName, Categories: k.Categories,
 	}
 	if s := k.Scale; s != nil {
 		d.Scale = &apiv1.ScaleDescription{ReplicasPath: s.Replicas, StatusReplicasPath: s.StatusReplicas, SelectorPath: s.Selector}
@@ -62,7 +64,35 @@ func (s *discoveryService) GetSchema(_ context.Context, req *apiv1.GetSchemaRequ
 	message := k.New().ProtoReflect().Descriptor()
 	files := &descriptorpb.FileDescriptorSet{}
 	addFile(files, message.ParentFile(), map[string]bool{})
-	return &apiv1.GetSchemaResponse{Message: string(message.FullName()), Files: files}, nil
+	texts, err := comments.All()
+	if err != nil {
+		return nil, err
+	}
+	resp := &apiv1.GetSchemaResponse{Message: string(message.FullName()), Files: files, Comments: map[string]string{}}
+	comment := func(d protoreflect.Descriptor) {
+		if text := cmp.Or(k.Comments[d.FullName()], texts[d.FullName()]); text != "" {
+			resp.Comments[string(d.FullName())] = text
+		}
+	}
+	addComments(message, comment, map[protoreflect.FullName]bool{})
+	return resp, nil
+}
+
+// addComments calls comment for a message, its fields, and the messages that they refer to. added
+// has the messages that it was called for.
+func addComments(message protoreflect.MessageDescriptor, comment func(protoreflect.Descriptor), added map[protoreflect.FullName]bool) {
+	if added[message.FullName()] {
+		return
+	}
+	added[message.FullName()] = true
+	comment(message)
+	for i := range message.Fields().Len() {
+		f := message.Fields().Get(i)
+		comment(f)
+		if f.Message() != nil {
+			addComments(f.Message(), comment, added)
+		}
+	}
 }
 
 // addFile appends a file behind those that it imports. added has the paths of the files that the

@@ -42,6 +42,7 @@ func TestListKinds(t *testing.T) {
 		},
 		Scale:            &apiv1.ScaleDescription{ReplicasPath: ".spec.replicas", StatusReplicasPath: ".status.replicas", SelectorPath: ".spec.selector"},
 		SelectableFields: []string{"metadata.name", "metadata.namespace"},
+		Categories:       []string{"all"},
 		Columns:          deployment.GetColumns(),
 	}
 	if !proto.Equal(deployment, want) {
@@ -112,6 +113,16 @@ func TestGetSchema(t *testing.T) {
 	}
 	if len(raw) > 256<<10 {
 		t.Errorf("the schema has %d bytes", len(raw))
+	}
+	for name, want := range map[string]string{
+		"xebec.core.v1.Pod": "Pod ", "xebec.core.v1.PodSpec.containers": "ontainers", "xebec.meta.v1.ObjectMeta.name": "ame",
+	} {
+		if !strings.Contains(resp.GetComments()[name], want) {
+			t.Errorf("the comment of %s is %q", name, resp.GetComments()[name])
+		}
+	}
+	if text, ok := resp.GetComments()["xebec.core.v1.Node"]; ok {
+		t.Errorf("a message that pods do not refer to has the comment %q", text)
 	}
 	files, err := protodesc.NewFiles(resp.GetFiles())
 	if err != nil {

@@ -3,9 +3,13 @@ package apiserver
 import (
 	"context"
 	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
@@ -47,7 +51,11 @@ func (s *Service) Transact(ctx context.Context, req *apiv1.TransactRequest) (*ap
 	return s.pipeline.Transact(ctx, callerOf(ctx), req)
 }
 
-// DeleteCollection deletes what a List with the same selectors returns, object by object.
+// collectionDeletes is the number of objects of a collection that are deleted at the same time.
+const collectionDeletes = 16
+
+// DeleteCollection deletes what a List with the same selectors returns, object by object. After a
+// failure it begins no other deletion.
 func (s *Service) DeleteCollection(ctx context.Context, req *apiv1.DeleteCollectionRequest) (*apiv1.DeleteCollectionResponse, error) {
 	sel, err := s.selectFor(ctx, authz.DeleteCollection, req)
 	if err != nil {
@@ -60,20 +68,44 @@ func (s *Service) DeleteCollection(ctx context.Context, req *apiv1.DeleteCollect
 	if err != nil {
 		return nil, storage.APIError(err)
 	}
-	resp := &apiv1.DeleteCollectionResponse{}
-	for _, o := range list.Objects {
-		err := s.pipeline.DeleteOfCollection(ctx, callerOf(ctx), &apiv1.DeleteRequest{
-			Object:             &apiv1.ObjectReference{Group: sel.kind.Group, Version: sel.kind.Version, Kind: sel.kind.Name, Namespace: o.Key.Namespace, Name: o.Key.Name},
-			GracePeriodSeconds: req.GracePeriodSeconds, PropagationPolicy: req.GetPropagationPolicy(), DryRun: req.GetDryRun(), Fence: req.GetFence(), Conditions: req.GetConditions(), FieldManager: req.GetFieldManager(),
-			Uid: o.Meta().GetUid(),
+	deleted := make([]*apiv1.DeletedObject, len(list.Objects))
+	deletes, bounded := errgroup.WithContext(ctx)
+	deletes.SetLimit(collectionDeletes)
+	for i, o := range list.Objects {
+		deletes.Go(func() (err error) {
+			if bounded.Err() == nil {
+				deleted[i], err = s.deleteOfCollection(ctx, sel.kind, o.Key, o.Meta().GetUid(), req)
+			}
+			return err
 		})
-		switch {
-		case apierr.IsNotFound(err) || apierr.IsConflict(err): // gone, or another one of its name by now
-		case err != nil:
-			return nil, fmt.Errorf("after deleting %d objects: %w", resp.Deleted, err)
-		default:
-			resp.Deleted++
-		}
 	}
-	return resp, nil
+	err = deletes.Wait()
+	deleted = slices.DeleteFunc(deleted, func(o *apiv1.DeletedObject) bool { return o == nil })
+	if err != nil {
+		return nil, fmt.Errorf("after deleting %d objects: %w", len(deleted), err)
+	}
+	return &apiv1.DeleteCollectionResponse{Deleted: int64(len(deleted)), Objects: deleted}, nil
+}
+
+// deleteOfCollection deletes an object of a collection. It returns nil if the object is gone, or
+// was replaced by another one of the same name.
+func (s *Service) deleteOfCollection(
+	ctx context.Context,
+	k *scheme.Kind,
+	key storage.Key,
+	uid string,
+	req *apiv1.DeleteCollectionRequest,
+) (*apiv1.DeletedObject, error) {
+	removed, err := s.pipeline.DeleteOfCollection(ctx, callerOf(ctx), &apiv1.DeleteRequest{
+		Object: &apiv1.ObjectReference{Group: k.Group, Version: k.Version, Kind: k.Name, Namespace: key.Namespace, Name: key.Name}, Uid: uid,
+		GracePeriodSeconds: req.GracePeriodSeconds, PropagationPolicy: req.GetPropagationPolicy(), DryRun: req.GetDryRun(),
+		Fence: req.GetFence(), Conditions: req.GetConditions(), FieldManager: req.GetFieldManager(),
+	})
+	if apierr.IsNotFound(err) || apierr.IsConflict(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &apiv1.DeletedObject{Namespace: key.Namespace, Name: key.Name, Uid: uid, Removed: removed}, nil
 }

@@ -164,8 +164,13 @@ func TestSemantics(t *testing.T) {
 		if _, err := client.DeleteCollection[*corev1.ConfigMap](ctx, c, client.ListOptions{LabelSelector: "of=many"}); !apierr.IsBadRequest(err) {
 			t.Errorf("over all namespaces: %v", err)
 		}
-		if n := do[int64](t)(client.DeleteCollection[*corev1.ConfigMap](ctx, c, client.ListOptions{Namespace: "default", LabelSelector: "of=many,odd=1"})); n != 3 {
-			t.Errorf("%d deleted, want 3", n)
+		odd := client.ListOptions{Namespace: "default", LabelSelector: "of=many,odd=1"}
+		var deleted []string
+		for _, o := range do[[]*apiv1.DeletedObject](t)(client.DeleteCollection[*corev1.ConfigMap](ctx, c, odd)) {
+			deleted = append(deleted, fmt.Sprint(o.GetNamespace(), "/", o.GetName(), " ", o.GetUid() != "", " ", o.GetRemoved()))
+		}
+		if want := []string{"default/many-1 true true", "default/many-3 true true", "default/many-5 true false"}; !slices.Equal(deleted, want) {
+			t.Errorf("deleted are %q, want %q", deleted, want)
 		}
 		left, _, err := client.List[*corev1.ConfigMap](ctx, c, client.ListOptions{Namespace: "default", LabelSelector: "of=many"})
 		if err != nil || len(left) != 4 || left[3].GetMetadata().GetDeletionTimestamp() == nil {

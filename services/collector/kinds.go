@@ -112,7 +112,7 @@ func discoverOnce(ctx context.Context, c *client.Client, kinds *scheme.Scheme) e
 		if err != nil {
 			return fmt.Errorf("schema of %s: %w", gvk, err)
 		}
-		k, err := scheme.FromDescription(d, schema)
+		k, err := scheme.FromDescription(d, schema, nil)
 		if err != nil {
 			return err
 		}

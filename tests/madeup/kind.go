@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/xebec-project/xebec/internal/kinds/column"
@@ -43,6 +44,10 @@ func Kinds() []*scheme.Kind {
 		},
 		Fields: map[string][]protowire.Number{"spec.model": {2, 2}},
 		Rules:  rules.FromDescriptor(checkSize),
+		Comments: map[protoreflect.FullName]string{
+			"gadgets.v1.GadgetSpec":          "GadgetSpec is the wanted state of a Gadget.",
+			"gadgets.v1.GadgetSpec.replicas": "How many there should be.",
+		},
 	}
 	v2 := &scheme.Kind{
 		Group: Group, Version: "v2", Name: "Gadget", Plural: "gadgets", Singular: "gadget", ShortNames: []string{"gd"},

@@ -101,6 +101,11 @@ func (c *cluster) dial() (*grpc.ClientConn, error) {
 // run runs a command line and returns its output and exit code.
 func (c *cluster) run(t *testing.T, args ...string) (string, int) {
 	t.Helper()
+	return c.runInput(t, "", args...)
+}
+
+func (c *cluster) runInput(t *testing.T, input string, args ...string) (string, int) {
+	t.Helper()
 	config := filepath.Join(t.TempDir(), "config")
 	text := "current-context: test\ncontexts:\n- {name: test, endpoints: ['127.0.0.1:1'], ca: ca, cert: cert, key: key}\n"
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
@@ -108,7 +113,7 @@ func (c *cluster) run(t *testing.T, args ...string) (string, int) {
 	}
 	t.Setenv(cliconfig.EnvPath, config)
 	var out bytes.Buffer
-	s := session.New(session.Streams{In: strings.NewReader(""), Out: &out, Err: &out})
+	s := session.New(session.Streams{In: strings.NewReader(input), Out: &out, Err: &out})
 	s.Dial = func(*cliconfig.Context, ...grpc.DialOption) (*grpc.ClientConn, error) { return c.dial() }
 	code := cli.RunSession(t.Context(), s, append([]string{"--request-timeout=1m"}, args...))
 	return out.String(), code
@@ -175,6 +180,7 @@ func TestMadeUpKind(t *testing.T) {
 	t.Run("scale", func(t *testing.T) { testScale(t, c, v1, v2) })
 	t.Run("controller", func(t *testing.T) { testController(t, c, v1) })
 	t.Run("discovery", func(t *testing.T) { testDiscovery(t, c) })
+	t.Run("manifests", func(t *testing.T) { testManifests(t, c, v1) })
 	t.Run("command line", func(t *testing.T) { testCommandLine(t, c, v1) })
 	t.Run("removal", func(t *testing.T) { testRemoval(t, c, kinds) })
 }
@@ -502,6 +508,66 @@ func testDiscovery(t *testing.T, c *cluster) {
 	}
 }
 
+// testManifests writes objects of the kind from manifests, with a command line that was not compiled
+// with it.
+func testManifests(t *testing.T, c *cluster, v1 *scheme.Kind) {
+	manifest := func(version, name, spec string) string {
+		return "apiVersion: gadgets.example.com/" + version + "\nkind: Gadget\nmetadata:\n  name: " + name + "\n  labels: {from: manifest}\nspec:\n" + spec + "---\n"
+	}
+	watch, alarm := manifest("v1", "watch", "  model: oval\n"), manifest("v2", "alarm", "  model: flat\n  count: 3\n  parts: {bell: 4}\n")
+	const of = "gadget.gadgets.example.com/"
+	for _, tt := range []struct {
+		input string
+		args  []string
+		code  int
+		want  []string
+	}{
+		{watch + alarm, []string{"create", "--dry-run=server"}, 0, []string{of + "watch created (server dry run)\n" + of + "alarm created (server dry run)\n"}},
+		{watch, []string{"create"}, 0, []string{of + "watch created\n"}},
+		{watch, []string{"create"}, 1, []string{"error: stdin:1: ", "already exists"}},
+		{alarm, []string{"apply"}, 0, []string{of + "alarm created\n"}},
+		{alarm, []string{"apply"}, 0, []string{of + "alarm unchanged\n"}},
+		{strings.Replace(alarm, "count: 3", "count: 5", 1), []string{"apply", "-o", "yaml"}, 0, []string{"apiVersion: gadgets.example.com/v2", "count: 5"}},
+		{manifest("v1", "x", "  model: oval\n") + manifest("v2", "y", "  model: flat\n"), []string{"apply", "--atomic"}, 0,
+			[]string{of + "x created\n" + of + "y created\n"}},
+		{manifest("v1", "bad", "  modle: oval\n  replicas: many\n"), []string{"apply"}, 1, []string{
+			"error: stdin:7: spec.modle: unknown field, did you mean model?\n", `error: stdin:8: spec.replicas: must be a whole number, not the string "many"`}},
+		{manifest("v1", "bad", "  model: oval\n  parts:\n  - name: a\n    material: wood\n"), []string{"apply"}, 1,
+			[]string{"error: stdin:10: ", "spec.parts[0].material: Unsupported value"}},
+		{manifest("v1", "bad", "  model: oval\n  model: flat\n"), []string{"apply", "--validate=strict"}, 1,
+			[]string{"error: stdin:8: spec.model: duplicate key, first written on line 7"}},
+		{manifest("v3", "bad", "  model: oval\n"), []string{"apply"}, 1, []string{"error: stdin:1: apiVersion: ", "gadgets.example.com/v1"}},
+		{strings.Replace(watch, "Gadget", "Gadgte", 1), []string{"apply"}, 1, []string{"error: stdin:2: kind: ", "did you mean Gadget?"}},
+		{watch + alarm, []string{"get", "-o", "name"}, 0, []string{of + "watch\n" + of + "alarm\n"}},
+		{watch, []string{"describe"}, 0, []string{"Name:", "watch", "API Version:", "gadgets.example.com/v1", "Model:", "oval", "Events:"}},
+		{watch, []string{"scale", "--replicas=7"}, 0, []string{of + "watch scaled\n"}},
+		{watch, []string{"annotate", "note=kept"}, 0, []string{of + "watch annotated\n"}},
+		{watch + alarm, []string{"delete"}, 0, []string{of + "watch deleted\n" + of + "alarm deleted\n"}},
+	} {
+		args := append(slices.Clone(tt.args[:1:1]), append([]string{"-f", "-"}, tt.args[1:]...)...)
+		out, code := c.runInput(t, tt.input, args...)
+		if code != tt.code {
+			t.Errorf("%q: exit code %d, want %d:\n%s", args, code, tt.code, out)
+		}
+		for _, text := range tt.want {
+			if !strings.Contains(out, text) {
+				t.Errorf("%q: %q is missing in\n%s", args, text, out)
+			}
+		}
+	}
+	for _, args := range [][]string{{"delete", "gd", "-l", "from=manifest", "--dry-run=server"}, {"delete", "gd", "-l", "from=manifest"}} {
+		out, code := c.run(t, args...)
+		for _, name := range []string{"x", "y"} {
+			if code != 0 || !strings.Contains(out, of+name+" deleted") {
+				t.Errorf("%q: exit code %d, %s is not deleted:\n%s", args, code, name, out)
+			}
+		}
+	}
+	if left, _, err := client.ListKind(t.Context(), c.client, v1, client.ListOptions{LabelSelector: "from=manifest"}); err != nil || len(left) > 0 {
+		t.Errorf("left are %v, %v", left, err)
+	}
+}
+
 func testCommandLine(t *testing.T, c *cluster, v1 *scheme.Kind) {
 	for _, tt := range []struct {
 		args []string
@@ -511,7 +577,12 @@ func testCommandLine(t *testing.T, c *cluster, v1 *scheme.Kind) {
 		{[]string{"get", "gadgets", "--field-selector", "spec.model=square", "-o", "name"}, []string{"gadget.gadgets.example.com/other"}},
 		{[]string{"get", "gadget/clock", "-o", "yaml"}, []string{"apiVersion: gadgets.example.com/v1", "model: round", "name: face"}},
 		{[]string{"describe", "gadget", "clock"}, []string{"Name:", "clock", "Model:", "round", "Events:"}},
-		{[]string{"explain", "gadget.spec"}, []string{"GROUP:    gadgets.example.com", "replicas <integer>", "parts <[]Part>"}},
+		{[]string{"explain", "gadget.spec"}, []string{
+			"GROUP:    gadgets.example.com", "GadgetSpec is the wanted state of a Gadget.", "replicas <integer>", "How many there should be.", "parts <[]Part>",
+		}},
+		{[]string{"explain", "gadgets.spec", "--api-version=gadgets.example.com/v2"}, []string{"VERSION:  v2", "count <integer>"}},
+		{[]string{"api-resources", "--api-group", "gadgets.example.com"}, []string{"gadgets", "gd", "gadgets.example.com/v1", "Gadget"}},
+		{[]string{"annotate", "gadget/clock", "note=old"}, []string{"gadget.gadgets.example.com/clock annotated"}},
 		{[]string{"label", "gadget/clock", "tier=front"}, []string{"gadget.gadgets.example.com/clock labeled"}},
 		{[]string{"get", "gadgets", "-l", "tier=front", "-o", "name"}, []string{"gadget.gadgets.example.com/clock"}},
 		{[]string{"patch", "gadget", "clock", "-p", `{"spec":{"selector":"app=x"}}`}, []string{"gadget.gadgets.example.com/clock patched"}},

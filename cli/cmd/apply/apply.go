@@ -47,8 +47,8 @@ func Command(s *session.Session) *cobra.Command {
 			if err := o.Parse(); err != nil {
 				return err
 			}
-			if len(o.Files) == 0 {
-				return exit.Usagef("-f is required: a file, a directory or - for standard input")
+			if err := o.RequireFiles(); err != nil {
+				return err
 			}
 			return apply(cmd.Context(), s, o)
 		},
@@ -71,8 +71,7 @@ func apply(ctx context.Context, s *session.Session, o applyOptions) error {
 	if wrong != nil && (len(docs) == 0 || o.Atomic) {
 		return wrong
 	}
-	cl := s.Client()
-	cl = cl.WithFieldManager(o.manager)
+	cl := s.Client().WithFieldManager(o.manager)
 	if o.Atomic {
 		return applyTogether(ctx, s, cl, docs, o)
 	}
@@ -89,7 +88,7 @@ func apply(ctx context.Context, s *session.Session, o applyOptions) error {
 // applyTogether applies all objects in one transaction.
 func applyTogether(ctx context.Context, s *session.Session, cl *client.Client, docs []manifest.Document, o applyOptions) error {
 	forced := map[int]bool{}
-	return write.Together(ctx, s, cl, docs, o.Dry(),
+	return write.Together(ctx, s, cl, docs, &o.Options,
 		func(i int, d manifest.Document) client.Operation {
 			if o.force || forced[i] {
 				return client.OpApply(d.Object, client.Force, client.Subresource(o.Subresource))
@@ -103,15 +102,7 @@ func applyTogether(ctx context.Context, s *session.Session, cl *client.Client, d
 			forced[i] = true
 			return true
 		},
-		func(i int, d manifest.Document, r *client.Result) error {
-			result, warnings := r.Applied(i)
-			write.Warn(s, d, warnings)
-			obj, err := r.Object(i)
-			if err != nil {
-				return err
-			}
-			return write.Report(s, &o.Options, obj, applied[result])
-		})
+		func(result apiv1.ApplyResult) string { return applied[result] })
 }
 
 // applied are the results as kubectl words them.

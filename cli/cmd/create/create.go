@@ -20,6 +20,7 @@ import (
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/manifest"
 	"github.com/xebec-project/xebec/internal/scheme"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -59,17 +60,9 @@ func createAll(ctx context.Context, s *session.Session, c resolve.Choice, m writ
 	}
 	cl := s.Client()
 	if m.Atomic {
-		return write.Together(ctx, s, cl, docs, o.Dry(), func(_ int, d manifest.Document) client.Operation { return client.OpCreate(d.Object) },
+		return write.Together(ctx, s, cl, docs, o, func(_ int, d manifest.Document) client.Operation { return client.OpCreate(d.Object) },
 			func(int, error) bool { return false },
-			func(i int, d manifest.Document, r *client.Result) error {
-				_, warnings := r.Applied(i)
-				write.Warn(s, d, warnings)
-				obj, err := r.Object(i)
-				if err != nil {
-					return err
-				}
-				return write.Report(s, o, obj, "created")
-			})
+			func(apiv1.ApplyResult) string { return "created" })
 	}
 	return write.EachManifest(s, docs, wrong, func(d manifest.Document) error {
 		stored, warnings, err := createOne(ctx, cl, d.Object, o)

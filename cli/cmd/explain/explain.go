@@ -18,6 +18,7 @@ import (
 // Command returns the command explain.
 func Command(s *session.Session) *cobra.Command {
 	var recursive bool
+	var apiVersion string
 	cmd := &cobra.Command{
 		Use:   "explain KIND[.FIELD...]",
 		Short: "Describe the fields of objects",
@@ -26,15 +27,16 @@ func Command(s *session.Session) *cobra.Command {
 			"  xebec explain service.spec --recursive",
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: resolve.CompleteKinds(s),
-		RunE:              func(_ *cobra.Command, args []string) error { return explain(s, args[0], recursive) },
+		RunE:              func(_ *cobra.Command, args []string) error { return explain(s, args[0], apiVersion, recursive) },
 	}
+	cmd.Flags().StringVar(&apiVersion, "api-version", "", "version of the kind, such as apps/v1 (default: the stored one)")
 	cmd.Flags().BoolVar(&recursive, "recursive", false, "show all nested fields without descriptions")
 	return cmd
 }
 
-func explain(s *session.Session, text string, recursive bool) error {
+func explain(s *session.Session, text, apiVersion string, recursive bool) error {
 	name, rest, _ := strings.Cut(text, ".")
-	k, err := resolve.Kind(s, name)
+	k, err := resolve.KindOf(s, apiVersion, name)
 	if err != nil {
 		return err
 	}

@@ -98,15 +98,19 @@ func (s *Server) DeleteCollection(_ context.Context, req *apiv1.DeleteCollection
 				continue
 			}
 			m := obj.GetMetadata()
-			if _, _, err := t.delete(&apiv1.DeleteRequest{
+			_, removed, err := t.delete(&apiv1.DeleteRequest{
 				Object: &apiv1.ObjectReference{
 					Group: k.kind.Group, Kind: k.kind.Name, Namespace: m.GetNamespace(), Name: m.GetName(),
 				},
 				GracePeriodSeconds: req.GracePeriodSeconds, PropagationPolicy: req.GetPropagationPolicy(),
-			}); err != nil {
+			})
+			if err != nil {
 				return err
 			}
 			resp.Deleted++
+			resp.Objects = append(resp.Objects, &apiv1.DeletedObject{
+				Namespace: m.GetNamespace(), Name: m.GetName(), Uid: m.GetUid(), Removed: removed,
+			})
 		}
 		return nil
 	})

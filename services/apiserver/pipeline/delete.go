@@ -36,16 +36,20 @@ func (p *Pipeline) Delete(ctx context.Context, caller authz.Caller, req *apiv1.D
 	return &apiv1.DeleteResponse{Object: out, Removed: c.removed}, err
 }
 
-// DeleteOfCollection is Delete for a caller with the right to delete collections.
-func (p *Pipeline) DeleteOfCollection(ctx context.Context, caller authz.Caller, req *apiv1.DeleteRequest) error {
+// DeleteOfCollection is Delete for a caller with the right to delete collections. It reports whether
+// the object is gone.
+func (p *Pipeline) DeleteOfCollection(ctx context.Context, caller authz.Caller, req *apiv1.DeleteRequest) (removed bool, err error) {
 	t, err := p.targetOfReference(authz.DeleteCollection, req.GetObject())
 	if err != nil {
-		return err
+		return false, err
 	}
-	_, err = p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
+	c, err := p.writeOne(ctx, caller, req, func(ctx context.Context, p *plan) (*change, error) {
 		return p.delete(ctx, t, req)
 	})
-	return err
+	if err != nil {
+		return false, err
+	}
+	return c.removed, nil
 }
 
 // delete plans a deletion in the steps that Kubernetes takes: an object with a grace period or

@@ -138,7 +138,9 @@ type KindDescription struct {
 	// True when tables leave out the name.
 	HideName bool `protobuf:"varint,14,opt,name=hide_name,json=hideName,proto3" json:"hide_name,omitempty"`
 	// Where objects hold their number of replicas; set for kinds with the subresource scale.
-	Scale         *ScaleDescription `protobuf:"bytes,15,opt,name=scale,proto3" json:"scale,omitempty"`
+	Scale *ScaleDescription `protobuf:"bytes,15,opt,name=scale,proto3" json:"scale,omitempty"`
+	// Names of groups of kinds that people type in place of a kind: all.
+	Categories    []string `protobuf:"bytes,16,rep,name=categories,proto3" json:"categories,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -274,6 +276,13 @@ func (x *KindDescription) GetHideName() bool {
 func (x *KindDescription) GetScale() *ScaleDescription {
 	if x != nil {
 		return x.Scale
+	}
+	return nil
+}
+
+func (x *KindDescription) GetCategories() []string {
+	if x != nil {
+		return x.Categories
 	}
 	return nil
 }
@@ -533,7 +542,10 @@ type GetSchemaResponse struct {
 	Message string `protobuf:"bytes,1,opt,name=message,proto3" json:"message,omitempty"`
 	// The files that declare the message and the types that it refers to. Each file stands behind those that it imports.
 	// Options of fields state defaults and validation (xebec.meta.v1.FieldRules).
-	Files         *descriptorpb.FileDescriptorSet `protobuf:"bytes,2,opt,name=files,proto3" json:"files,omitempty"`
+	Files *descriptorpb.FileDescriptorSet `protobuf:"bytes,2,opt,name=files,proto3" json:"files,omitempty"`
+	// Comments of the messages and fields, each one paragraph, by full name: xebec.core.v1.PodSpec.containers. Only those that
+	// the server has.
+	Comments      map[string]string `protobuf:"bytes,3,rep,name=comments,proto3" json:"comments,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -582,6 +594,13 @@ func (x *GetSchemaResponse) GetFiles() *descriptorpb.FileDescriptorSet {
 	return nil
 }
 
+func (x *GetSchemaResponse) GetComments() map[string]string {
+	if x != nil {
+		return x.Comments
+	}
+	return nil
+}
+
 var File_xebec_api_v1_discovery_proto protoreflect.FileDescriptor
 
 const file_xebec_api_v1_discovery_proto_rawDesc = "" +
@@ -589,7 +608,7 @@ const file_xebec_api_v1_discovery_proto_rawDesc = "" +
 	"\x1cxebec/api/v1/discovery.proto\x12\fxebec.api.v1\x1a google/protobuf/descriptor.proto\x1a\x1axebec/meta/v1/method.proto\"\x12\n" +
 	"\x10ListKindsRequest\"H\n" +
 	"\x11ListKindsResponse\x123\n" +
-	"\x05kinds\x18\x01 \x03(\v2\x1d.xebec.api.v1.KindDescriptionR\x05kinds\"\x97\x04\n" +
+	"\x05kinds\x18\x01 \x03(\v2\x1d.xebec.api.v1.KindDescriptionR\x05kinds\"\xb7\x04\n" +
 	"\x0fKindDescription\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
@@ -609,7 +628,10 @@ const file_xebec_api_v1_discovery_proto_rawDesc = "" +
 	"\acolumns\x18\f \x03(\v2\x1f.xebec.api.v1.ColumnDescriptionR\acolumns\x12+\n" +
 	"\x11selectable_fields\x18\r \x03(\tR\x10selectableFields\x12\x1b\n" +
 	"\thide_name\x18\x0e \x01(\bR\bhideName\x124\n" +
-	"\x05scale\x18\x0f \x01(\v2\x1e.xebec.api.v1.ScaleDescriptionR\x05scale\"\x8e\x01\n" +
+	"\x05scale\x18\x0f \x01(\v2\x1e.xebec.api.v1.ScaleDescriptionR\x05scale\x12\x1e\n" +
+	"\n" +
+	"categories\x18\x10 \x03(\tR\n" +
+	"categories\"\x8e\x01\n" +
 	"\x10ScaleDescription\x12#\n" +
 	"\rreplicas_path\x18\x01 \x01(\tR\freplicasPath\x120\n" +
 	"\x14status_replicas_path\x18\x02 \x01(\tR\x12statusReplicasPath\x12#\n" +
@@ -624,10 +646,14 @@ const file_xebec_api_v1_discovery_proto_rawDesc = "" +
 	"\x10GetSchemaRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x12\n" +
-	"\x04kind\x18\x03 \x01(\tR\x04kind\"g\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\"\xef\x01\n" +
 	"\x11GetSchemaResponse\x12\x18\n" +
 	"\amessage\x18\x01 \x01(\tR\amessage\x128\n" +
-	"\x05files\x18\x02 \x01(\v2\".google.protobuf.FileDescriptorSetR\x05files2\xcc\x01\n" +
+	"\x05files\x18\x02 \x01(\v2\".google.protobuf.FileDescriptorSetR\x05files\x12I\n" +
+	"\bcomments\x18\x03 \x03(\v2-.xebec.api.v1.GetSchemaResponse.CommentsEntryR\bcomments\x1a;\n" +
+	"\rCommentsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xcc\x01\n" +
 	"\x10DiscoveryService\x12[\n" +
 	"\tListKinds\x12\x1e.xebec.api.v1.ListKindsRequest\x1a\x1f.xebec.api.v1.ListKindsResponse\"\r\xc2\xda\x18\t\n" +
 	"\x03get \x01(\x01\x12[\n" +
@@ -646,7 +672,7 @@ func file_xebec_api_v1_discovery_proto_rawDescGZIP() []byte {
 	return file_xebec_api_v1_discovery_proto_rawDescData
 }
 
-var file_xebec_api_v1_discovery_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_xebec_api_v1_discovery_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_xebec_api_v1_discovery_proto_goTypes = []any{
 	(*ListKindsRequest)(nil),               // 0: xebec.api.v1.ListKindsRequest
 	(*ListKindsResponse)(nil),              // 1: xebec.api.v1.ListKindsResponse
@@ -656,23 +682,25 @@ var file_xebec_api_v1_discovery_proto_goTypes = []any{
 	(*ColumnDescription)(nil),              // 5: xebec.api.v1.ColumnDescription
 	(*GetSchemaRequest)(nil),               // 6: xebec.api.v1.GetSchemaRequest
 	(*GetSchemaResponse)(nil),              // 7: xebec.api.v1.GetSchemaResponse
-	(*descriptorpb.FileDescriptorSet)(nil), // 8: google.protobuf.FileDescriptorSet
+	nil,                                    // 8: xebec.api.v1.GetSchemaResponse.CommentsEntry
+	(*descriptorpb.FileDescriptorSet)(nil), // 9: google.protobuf.FileDescriptorSet
 }
 var file_xebec_api_v1_discovery_proto_depIdxs = []int32{
 	2, // 0: xebec.api.v1.ListKindsResponse.kinds:type_name -> xebec.api.v1.KindDescription
 	4, // 1: xebec.api.v1.KindDescription.subresources:type_name -> xebec.api.v1.SubresourceDescription
 	5, // 2: xebec.api.v1.KindDescription.columns:type_name -> xebec.api.v1.ColumnDescription
 	3, // 3: xebec.api.v1.KindDescription.scale:type_name -> xebec.api.v1.ScaleDescription
-	8, // 4: xebec.api.v1.GetSchemaResponse.files:type_name -> google.protobuf.FileDescriptorSet
-	0, // 5: xebec.api.v1.DiscoveryService.ListKinds:input_type -> xebec.api.v1.ListKindsRequest
-	6, // 6: xebec.api.v1.DiscoveryService.GetSchema:input_type -> xebec.api.v1.GetSchemaRequest
-	1, // 7: xebec.api.v1.DiscoveryService.ListKinds:output_type -> xebec.api.v1.ListKindsResponse
-	7, // 8: xebec.api.v1.DiscoveryService.GetSchema:output_type -> xebec.api.v1.GetSchemaResponse
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	9, // 4: xebec.api.v1.GetSchemaResponse.files:type_name -> google.protobuf.FileDescriptorSet
+	8, // 5: xebec.api.v1.GetSchemaResponse.comments:type_name -> xebec.api.v1.GetSchemaResponse.CommentsEntry
+	0, // 6: xebec.api.v1.DiscoveryService.ListKinds:input_type -> xebec.api.v1.ListKindsRequest
+	6, // 7: xebec.api.v1.DiscoveryService.GetSchema:input_type -> xebec.api.v1.GetSchemaRequest
+	1, // 8: xebec.api.v1.DiscoveryService.ListKinds:output_type -> xebec.api.v1.ListKindsResponse
+	7, // 9: xebec.api.v1.DiscoveryService.GetSchema:output_type -> xebec.api.v1.GetSchemaResponse
+	8, // [8:10] is the sub-list for method output_type
+	6, // [6:8] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_xebec_api_v1_discovery_proto_init() }
@@ -686,7 +714,7 @@ func file_xebec_api_v1_discovery_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xebec_api_v1_discovery_proto_rawDesc), len(file_xebec_api_v1_discovery_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

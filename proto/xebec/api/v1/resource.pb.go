@@ -2150,11 +2150,13 @@ func (x *DeleteCollectionRequest) GetVersion() string {
 	return ""
 }
 
-// DeleteCollectionResponse counts what was deleted.
+// DeleteCollectionResponse lists what was deleted.
 type DeleteCollectionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Objects removed or marked for deletion.
-	Deleted       int64 `protobuf:"varint,1,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	// Number of objects removed or marked for deletion.
+	Deleted int64 `protobuf:"varint,1,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	// These objects, by name.
+	Objects       []*DeletedObject `protobuf:"bytes,2,rep,name=objects,proto3" json:"objects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2196,6 +2198,86 @@ func (x *DeleteCollectionResponse) GetDeleted() int64 {
 	return 0
 }
 
+func (x *DeleteCollectionResponse) GetObjects() []*DeletedObject {
+	if x != nil {
+		return x.Objects
+	}
+	return nil
+}
+
+// DeletedObject is an object that was removed or marked for deletion.
+type DeletedObject struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Namespace of the object; empty for kinds that have none.
+	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Name of the object.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// UID of the object.
+	Uid string `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
+	// True when the object is gone. False when it is marked for deletion, because it has a grace period or finalizers.
+	Removed       bool `protobuf:"varint,4,opt,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeletedObject) Reset() {
+	*x = DeletedObject{}
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeletedObject) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeletedObject) ProtoMessage() {}
+
+func (x *DeletedObject) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeletedObject.ProtoReflect.Descriptor instead.
+func (*DeletedObject) Descriptor() ([]byte, []int) {
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *DeletedObject) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+func (x *DeletedObject) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DeletedObject) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
+}
+
+func (x *DeletedObject) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
 // BindOperation assigns a pod that has no node yet to one.
 type BindOperation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2215,7 +2297,7 @@ type BindOperation struct {
 
 func (x *BindOperation) Reset() {
 	*x = BindOperation{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[23]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2227,7 +2309,7 @@ func (x *BindOperation) String() string {
 func (*BindOperation) ProtoMessage() {}
 
 func (x *BindOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[23]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2240,7 +2322,7 @@ func (x *BindOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindOperation.ProtoReflect.Descriptor instead.
 func (*BindOperation) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{23}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *BindOperation) GetNamespace() string {
@@ -2300,7 +2382,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[24]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2312,7 +2394,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[24]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2325,7 +2407,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{24}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Operation) GetOperation() isOperation_Operation {
@@ -2468,7 +2550,7 @@ type TransactRequest struct {
 
 func (x *TransactRequest) Reset() {
 	*x = TransactRequest{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[25]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +2562,7 @@ func (x *TransactRequest) String() string {
 func (*TransactRequest) ProtoMessage() {}
 
 func (x *TransactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[25]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,7 +2575,7 @@ func (x *TransactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactRequest.ProtoReflect.Descriptor instead.
 func (*TransactRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{25}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TransactRequest) GetOperations() []*Operation {
@@ -2540,7 +2622,7 @@ type TransactResponse struct {
 
 func (x *TransactResponse) Reset() {
 	*x = TransactResponse{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[26]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2552,7 +2634,7 @@ func (x *TransactResponse) String() string {
 func (*TransactResponse) ProtoMessage() {}
 
 func (x *TransactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[26]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2565,7 +2647,7 @@ func (x *TransactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactResponse.ProtoReflect.Descriptor instead.
 func (*TransactResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{26}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TransactResponse) GetObjects() []*anypb.Any {
@@ -2602,7 +2684,7 @@ type OperationResult struct {
 
 func (x *OperationResult) Reset() {
 	*x = OperationResult{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[27]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2614,7 +2696,7 @@ func (x *OperationResult) String() string {
 func (*OperationResult) ProtoMessage() {}
 
 func (x *OperationResult) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[27]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2627,7 +2709,7 @@ func (x *OperationResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationResult.ProtoReflect.Descriptor instead.
 func (*OperationResult) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{27}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *OperationResult) GetWarnings() []string {
@@ -2803,9 +2885,15 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"conditions\x12#\n" +
 	"\rfield_manager\x18\v \x01(\tR\ffieldManager\x12\x18\n" +
 	"\aversion\x18\f \x01(\tR\aversionB\x17\n" +
-	"\x15_grace_period_seconds\"4\n" +
+	"\x15_grace_period_seconds\"k\n" +
 	"\x18DeleteCollectionResponse\x12\x18\n" +
-	"\adeleted\x18\x01 \x01(\x03R\adeleted\"\x95\x01\n" +
+	"\adeleted\x18\x01 \x01(\x03R\adeleted\x125\n" +
+	"\aobjects\x18\x02 \x03(\v2\x1b.xebec.api.v1.DeletedObjectR\aobjects\"m\n" +
+	"\rDeletedObject\x12\x1c\n" +
+	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
+	"\x03uid\x18\x03 \x01(\tR\x03uid\x12\x18\n" +
+	"\aremoved\x18\x04 \x01(\bR\aremoved\"\x95\x01\n" +
 	"\rBindOperation\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
@@ -2902,7 +2990,7 @@ func file_xebec_api_v1_resource_proto_rawDescGZIP() []byte {
 }
 
 var file_xebec_api_v1_resource_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_xebec_api_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_xebec_api_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_xebec_api_v1_resource_proto_goTypes = []any{
 	(Expectation)(0),                 // 0: xebec.api.v1.Expectation
 	(EventType)(0),                   // 1: xebec.api.v1.EventType
@@ -2932,96 +3020,98 @@ var file_xebec_api_v1_resource_proto_goTypes = []any{
 	(*DeleteResponse)(nil),           // 25: xebec.api.v1.DeleteResponse
 	(*DeleteCollectionRequest)(nil),  // 26: xebec.api.v1.DeleteCollectionRequest
 	(*DeleteCollectionResponse)(nil), // 27: xebec.api.v1.DeleteCollectionResponse
-	(*BindOperation)(nil),            // 28: xebec.api.v1.BindOperation
-	(*Operation)(nil),                // 29: xebec.api.v1.Operation
-	(*TransactRequest)(nil),          // 30: xebec.api.v1.TransactRequest
-	(*TransactResponse)(nil),         // 31: xebec.api.v1.TransactResponse
-	(*OperationResult)(nil),          // 32: xebec.api.v1.OperationResult
-	(*timestamppb.Timestamp)(nil),    // 33: google.protobuf.Timestamp
-	(*anypb.Any)(nil),                // 34: google.protobuf.Any
+	(*DeletedObject)(nil),            // 28: xebec.api.v1.DeletedObject
+	(*BindOperation)(nil),            // 29: xebec.api.v1.BindOperation
+	(*Operation)(nil),                // 30: xebec.api.v1.Operation
+	(*TransactRequest)(nil),          // 31: xebec.api.v1.TransactRequest
+	(*TransactResponse)(nil),         // 32: xebec.api.v1.TransactResponse
+	(*OperationResult)(nil),          // 33: xebec.api.v1.OperationResult
+	(*timestamppb.Timestamp)(nil),    // 34: google.protobuf.Timestamp
+	(*anypb.Any)(nil),                // 35: google.protobuf.Any
 }
 var file_xebec_api_v1_resource_proto_depIdxs = []int32{
 	5,  // 0: xebec.api.v1.Condition.object:type_name -> xebec.api.v1.ObjectReference
 	0,  // 1: xebec.api.v1.Condition.expectation:type_name -> xebec.api.v1.Expectation
 	5,  // 2: xebec.api.v1.GetRequest.object:type_name -> xebec.api.v1.ObjectReference
-	33, // 3: xebec.api.v1.GetRequest.at_time:type_name -> google.protobuf.Timestamp
-	34, // 4: xebec.api.v1.GetResponse.object:type_name -> google.protobuf.Any
-	33, // 5: xebec.api.v1.ListRequest.at_time:type_name -> google.protobuf.Timestamp
-	34, // 6: xebec.api.v1.ListResponse.objects:type_name -> google.protobuf.Any
+	34, // 3: xebec.api.v1.GetRequest.at_time:type_name -> google.protobuf.Timestamp
+	35, // 4: xebec.api.v1.GetResponse.object:type_name -> google.protobuf.Any
+	34, // 5: xebec.api.v1.ListRequest.at_time:type_name -> google.protobuf.Timestamp
+	35, // 6: xebec.api.v1.ListResponse.objects:type_name -> google.protobuf.Any
 	1,  // 7: xebec.api.v1.WatchResponse.type:type_name -> xebec.api.v1.EventType
-	34, // 8: xebec.api.v1.WatchResponse.object:type_name -> google.protobuf.Any
-	34, // 9: xebec.api.v1.CreateRequest.object:type_name -> google.protobuf.Any
+	35, // 8: xebec.api.v1.WatchResponse.object:type_name -> google.protobuf.Any
+	35, // 9: xebec.api.v1.CreateRequest.object:type_name -> google.protobuf.Any
 	7,  // 10: xebec.api.v1.CreateRequest.fence:type_name -> xebec.api.v1.Fence
 	6,  // 11: xebec.api.v1.CreateRequest.conditions:type_name -> xebec.api.v1.Condition
-	34, // 12: xebec.api.v1.CreateResponse.object:type_name -> google.protobuf.Any
-	34, // 13: xebec.api.v1.UpdateRequest.object:type_name -> google.protobuf.Any
+	35, // 12: xebec.api.v1.CreateResponse.object:type_name -> google.protobuf.Any
+	35, // 13: xebec.api.v1.UpdateRequest.object:type_name -> google.protobuf.Any
 	7,  // 14: xebec.api.v1.UpdateRequest.fence:type_name -> xebec.api.v1.Fence
 	6,  // 15: xebec.api.v1.UpdateRequest.conditions:type_name -> xebec.api.v1.Condition
 	5,  // 16: xebec.api.v1.UpdateRequest.reference:type_name -> xebec.api.v1.ObjectReference
-	34, // 17: xebec.api.v1.UpdateResponse.object:type_name -> google.protobuf.Any
-	34, // 18: xebec.api.v1.UpdateStatusRequest.object:type_name -> google.protobuf.Any
+	35, // 17: xebec.api.v1.UpdateResponse.object:type_name -> google.protobuf.Any
+	35, // 18: xebec.api.v1.UpdateStatusRequest.object:type_name -> google.protobuf.Any
 	7,  // 19: xebec.api.v1.UpdateStatusRequest.fence:type_name -> xebec.api.v1.Fence
 	6,  // 20: xebec.api.v1.UpdateStatusRequest.conditions:type_name -> xebec.api.v1.Condition
-	34, // 21: xebec.api.v1.UpdateStatusResponse.object:type_name -> google.protobuf.Any
-	34, // 22: xebec.api.v1.ApplyRequest.object:type_name -> google.protobuf.Any
+	35, // 21: xebec.api.v1.UpdateStatusResponse.object:type_name -> google.protobuf.Any
+	35, // 22: xebec.api.v1.ApplyRequest.object:type_name -> google.protobuf.Any
 	7,  // 23: xebec.api.v1.ApplyRequest.fence:type_name -> xebec.api.v1.Fence
 	6,  // 24: xebec.api.v1.ApplyRequest.conditions:type_name -> xebec.api.v1.Condition
 	5,  // 25: xebec.api.v1.ApplyRequest.reference:type_name -> xebec.api.v1.ObjectReference
-	34, // 26: xebec.api.v1.ApplyResponse.object:type_name -> google.protobuf.Any
+	35, // 26: xebec.api.v1.ApplyResponse.object:type_name -> google.protobuf.Any
 	2,  // 27: xebec.api.v1.ApplyResponse.result:type_name -> xebec.api.v1.ApplyResult
 	5,  // 28: xebec.api.v1.PatchRequest.object:type_name -> xebec.api.v1.ObjectReference
 	3,  // 29: xebec.api.v1.PatchRequest.type:type_name -> xebec.api.v1.PatchType
 	7,  // 30: xebec.api.v1.PatchRequest.fence:type_name -> xebec.api.v1.Fence
 	6,  // 31: xebec.api.v1.PatchRequest.conditions:type_name -> xebec.api.v1.Condition
-	34, // 32: xebec.api.v1.PatchResponse.object:type_name -> google.protobuf.Any
+	35, // 32: xebec.api.v1.PatchResponse.object:type_name -> google.protobuf.Any
 	5,  // 33: xebec.api.v1.DeleteRequest.object:type_name -> xebec.api.v1.ObjectReference
 	4,  // 34: xebec.api.v1.DeleteRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
 	7,  // 35: xebec.api.v1.DeleteRequest.fence:type_name -> xebec.api.v1.Fence
 	6,  // 36: xebec.api.v1.DeleteRequest.conditions:type_name -> xebec.api.v1.Condition
-	34, // 37: xebec.api.v1.DeleteResponse.object:type_name -> google.protobuf.Any
+	35, // 37: xebec.api.v1.DeleteResponse.object:type_name -> google.protobuf.Any
 	4,  // 38: xebec.api.v1.DeleteCollectionRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
 	7,  // 39: xebec.api.v1.DeleteCollectionRequest.fence:type_name -> xebec.api.v1.Fence
 	6,  // 40: xebec.api.v1.DeleteCollectionRequest.conditions:type_name -> xebec.api.v1.Condition
-	14, // 41: xebec.api.v1.Operation.create:type_name -> xebec.api.v1.CreateRequest
-	16, // 42: xebec.api.v1.Operation.update:type_name -> xebec.api.v1.UpdateRequest
-	18, // 43: xebec.api.v1.Operation.update_status:type_name -> xebec.api.v1.UpdateStatusRequest
-	24, // 44: xebec.api.v1.Operation.delete:type_name -> xebec.api.v1.DeleteRequest
-	28, // 45: xebec.api.v1.Operation.bind:type_name -> xebec.api.v1.BindOperation
-	20, // 46: xebec.api.v1.Operation.apply:type_name -> xebec.api.v1.ApplyRequest
-	22, // 47: xebec.api.v1.Operation.patch:type_name -> xebec.api.v1.PatchRequest
-	29, // 48: xebec.api.v1.TransactRequest.operations:type_name -> xebec.api.v1.Operation
-	7,  // 49: xebec.api.v1.TransactRequest.fence:type_name -> xebec.api.v1.Fence
-	6,  // 50: xebec.api.v1.TransactRequest.conditions:type_name -> xebec.api.v1.Condition
-	34, // 51: xebec.api.v1.TransactResponse.objects:type_name -> google.protobuf.Any
-	32, // 52: xebec.api.v1.TransactResponse.results:type_name -> xebec.api.v1.OperationResult
-	2,  // 53: xebec.api.v1.OperationResult.applied:type_name -> xebec.api.v1.ApplyResult
-	8,  // 54: xebec.api.v1.ResourceService.Get:input_type -> xebec.api.v1.GetRequest
-	10, // 55: xebec.api.v1.ResourceService.List:input_type -> xebec.api.v1.ListRequest
-	12, // 56: xebec.api.v1.ResourceService.Watch:input_type -> xebec.api.v1.WatchRequest
-	14, // 57: xebec.api.v1.ResourceService.Create:input_type -> xebec.api.v1.CreateRequest
-	16, // 58: xebec.api.v1.ResourceService.Update:input_type -> xebec.api.v1.UpdateRequest
-	18, // 59: xebec.api.v1.ResourceService.UpdateStatus:input_type -> xebec.api.v1.UpdateStatusRequest
-	20, // 60: xebec.api.v1.ResourceService.Apply:input_type -> xebec.api.v1.ApplyRequest
-	22, // 61: xebec.api.v1.ResourceService.Patch:input_type -> xebec.api.v1.PatchRequest
-	24, // 62: xebec.api.v1.ResourceService.Delete:input_type -> xebec.api.v1.DeleteRequest
-	26, // 63: xebec.api.v1.ResourceService.DeleteCollection:input_type -> xebec.api.v1.DeleteCollectionRequest
-	30, // 64: xebec.api.v1.ResourceService.Transact:input_type -> xebec.api.v1.TransactRequest
-	9,  // 65: xebec.api.v1.ResourceService.Get:output_type -> xebec.api.v1.GetResponse
-	11, // 66: xebec.api.v1.ResourceService.List:output_type -> xebec.api.v1.ListResponse
-	13, // 67: xebec.api.v1.ResourceService.Watch:output_type -> xebec.api.v1.WatchResponse
-	15, // 68: xebec.api.v1.ResourceService.Create:output_type -> xebec.api.v1.CreateResponse
-	17, // 69: xebec.api.v1.ResourceService.Update:output_type -> xebec.api.v1.UpdateResponse
-	19, // 70: xebec.api.v1.ResourceService.UpdateStatus:output_type -> xebec.api.v1.UpdateStatusResponse
-	21, // 71: xebec.api.v1.ResourceService.Apply:output_type -> xebec.api.v1.ApplyResponse
-	23, // 72: xebec.api.v1.ResourceService.Patch:output_type -> xebec.api.v1.PatchResponse
-	25, // 73: xebec.api.v1.ResourceService.Delete:output_type -> xebec.api.v1.DeleteResponse
-	27, // 74: xebec.api.v1.ResourceService.DeleteCollection:output_type -> xebec.api.v1.DeleteCollectionResponse
-	31, // 75: xebec.api.v1.ResourceService.Transact:output_type -> xebec.api.v1.TransactResponse
-	65, // [65:76] is the sub-list for method output_type
-	54, // [54:65] is the sub-list for method input_type
-	54, // [54:54] is the sub-list for extension type_name
-	54, // [54:54] is the sub-list for extension extendee
-	0,  // [0:54] is the sub-list for field type_name
+	28, // 41: xebec.api.v1.DeleteCollectionResponse.objects:type_name -> xebec.api.v1.DeletedObject
+	14, // 42: xebec.api.v1.Operation.create:type_name -> xebec.api.v1.CreateRequest
+	16, // 43: xebec.api.v1.Operation.update:type_name -> xebec.api.v1.UpdateRequest
+	18, // 44: xebec.api.v1.Operation.update_status:type_name -> xebec.api.v1.UpdateStatusRequest
+	24, // 45: xebec.api.v1.Operation.delete:type_name -> xebec.api.v1.DeleteRequest
+	29, // 46: xebec.api.v1.Operation.bind:type_name -> xebec.api.v1.BindOperation
+	20, // 47: xebec.api.v1.Operation.apply:type_name -> xebec.api.v1.ApplyRequest
+	22, // 48: xebec.api.v1.Operation.patch:type_name -> xebec.api.v1.PatchRequest
+	30, // 49: xebec.api.v1.TransactRequest.operations:type_name -> xebec.api.v1.Operation
+	7,  // 50: xebec.api.v1.TransactRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 51: xebec.api.v1.TransactRequest.conditions:type_name -> xebec.api.v1.Condition
+	35, // 52: xebec.api.v1.TransactResponse.objects:type_name -> google.protobuf.Any
+	33, // 53: xebec.api.v1.TransactResponse.results:type_name -> xebec.api.v1.OperationResult
+	2,  // 54: xebec.api.v1.OperationResult.applied:type_name -> xebec.api.v1.ApplyResult
+	8,  // 55: xebec.api.v1.ResourceService.Get:input_type -> xebec.api.v1.GetRequest
+	10, // 56: xebec.api.v1.ResourceService.List:input_type -> xebec.api.v1.ListRequest
+	12, // 57: xebec.api.v1.ResourceService.Watch:input_type -> xebec.api.v1.WatchRequest
+	14, // 58: xebec.api.v1.ResourceService.Create:input_type -> xebec.api.v1.CreateRequest
+	16, // 59: xebec.api.v1.ResourceService.Update:input_type -> xebec.api.v1.UpdateRequest
+	18, // 60: xebec.api.v1.ResourceService.UpdateStatus:input_type -> xebec.api.v1.UpdateStatusRequest
+	20, // 61: xebec.api.v1.ResourceService.Apply:input_type -> xebec.api.v1.ApplyRequest
+	22, // 62: xebec.api.v1.ResourceService.Patch:input_type -> xebec.api.v1.PatchRequest
+	24, // 63: xebec.api.v1.ResourceService.Delete:input_type -> xebec.api.v1.DeleteRequest
+	26, // 64: xebec.api.v1.ResourceService.DeleteCollection:input_type -> xebec.api.v1.DeleteCollectionRequest
+	31, // 65: xebec.api.v1.ResourceService.Transact:input_type -> xebec.api.v1.TransactRequest
+	9,  // 66: xebec.api.v1.ResourceService.Get:output_type -> xebec.api.v1.GetResponse
+	11, // 67: xebec.api.v1.ResourceService.List:output_type -> xebec.api.v1.ListResponse
+	13, // 68: xebec.api.v1.ResourceService.Watch:output_type -> xebec.api.v1.WatchResponse
+	15, // 69: xebec.api.v1.ResourceService.Create:output_type -> xebec.api.v1.CreateResponse
+	17, // 70: xebec.api.v1.ResourceService.Update:output_type -> xebec.api.v1.UpdateResponse
+	19, // 71: xebec.api.v1.ResourceService.UpdateStatus:output_type -> xebec.api.v1.UpdateStatusResponse
+	21, // 72: xebec.api.v1.ResourceService.Apply:output_type -> xebec.api.v1.ApplyResponse
+	23, // 73: xebec.api.v1.ResourceService.Patch:output_type -> xebec.api.v1.PatchResponse
+	25, // 74: xebec.api.v1.ResourceService.Delete:output_type -> xebec.api.v1.DeleteResponse
+	27, // 75: xebec.api.v1.ResourceService.DeleteCollection:output_type -> xebec.api.v1.DeleteCollectionResponse
+	32, // 76: xebec.api.v1.ResourceService.Transact:output_type -> xebec.api.v1.TransactResponse
+	66, // [66:77] is the sub-list for method output_type
+	55, // [55:66] is the sub-list for method input_type
+	55, // [55:55] is the sub-list for extension type_name
+	55, // [55:55] is the sub-list for extension extendee
+	0,  // [0:55] is the sub-list for field type_name
 }
 
 func init() { file_xebec_api_v1_resource_proto_init() }
@@ -3032,7 +3122,7 @@ func file_xebec_api_v1_resource_proto_init() {
 	file_xebec_api_v1_resource_proto_msgTypes[6].OneofWrappers = []any{}
 	file_xebec_api_v1_resource_proto_msgTypes[19].OneofWrappers = []any{}
 	file_xebec_api_v1_resource_proto_msgTypes[21].OneofWrappers = []any{}
-	file_xebec_api_v1_resource_proto_msgTypes[24].OneofWrappers = []any{
+	file_xebec_api_v1_resource_proto_msgTypes[25].OneofWrappers = []any{
 		(*Operation_Create)(nil),
 		(*Operation_Update)(nil),
 		(*Operation_UpdateStatus)(nil),
@@ -3047,7 +3137,7 @@ func file_xebec_api_v1_resource_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xebec_api_v1_resource_proto_rawDesc), len(file_xebec_api_v1_resource_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   28,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
