@@ -15,22 +15,8 @@ import (
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/scheme"
-	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
-
-// PodSpec is the part of an object that says what its pods are; nil for kinds that have none.
-func PodSpec(obj scheme.Object) *corev1.PodSpec {
-	switch o := obj.(type) {
-	case *corev1.Pod:
-		return o.GetSpec()
-	case *appsv1.Deployment:
-		return o.GetSpec().GetTemplate().GetSpec()
-	case *appsv1.ReplicaSet:
-		return o.GetSpec().GetTemplate().GetSpec()
-	}
-	return nil
-}
 
 // defaultContainer is the annotation by which a pod names the container that people mean when they
 // name none.
@@ -39,35 +25,35 @@ const defaultContainer = "kubectl.kubernetes.io/default-container"
 // Pods finds the pods that a command means: by name, by their owner, or by labels. An owner stands
 // for one of its pods, as with kubectl: the one that is most likely to have something to say.
 func Pods(ctx context.Context, s *session.Session, cl *client.Client, args []string, labels string) ([]*corev1.Pod, error) {
-	namespace, err := s.DefaultNamespace()
-	if err != nil {
-		return nil, err
-	}
 	if labels != "" {
+		namespace, err := s.DefaultNamespace()
+		if err != nil {
+			return nil, err
+		}
 		pods, _, err := client.List[*corev1.Pod](ctx, cl, client.ListOptions{Namespace: namespace, LabelSelector: labels})
 		if err == nil && len(pods) == 0 {
 			err = fmt.Errorf("no pods match selector %q in namespace %s", labels, namespace)
 		}
 		return pods, err
 	}
-	pod, err := Pod(ctx, s, cl, args, namespace)
+	pod, err := Pod(ctx, s, cl, args)
 	if err != nil {
 		return nil, err
 	}
 	return []*corev1.Pod{pod}, nil
 }
 
-// Pod finds the one pod that NAME or KIND/NAME means.
-func Pod(ctx context.Context, s *session.Session, cl *client.Client, args []string, namespace string) (*corev1.Pod, error) {
+// Pod finds the pod that NAME or KIND/NAME means.
+func Pod(ctx context.Context, s *session.Session, cl *client.Client, args []string) (*corev1.Pod, error) {
 	podKind := kinds.Of(&corev1.Pod{})
 	r, err := One(s, args, podKind)
 	if err != nil {
 		return nil, err
 	}
 	if r.Kind == podKind {
-		return client.Get[*corev1.Pod](ctx, cl, namespace, r.Name)
+		return client.Get[*corev1.Pod](ctx, cl, r.Namespace, r.Name)
 	}
-	obj, err := client.GetKind(ctx, cl, r.Kind, namespace, r.Name)
+	obj, err := client.GetKind(ctx, cl, r.Kind, r.Namespace, r.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +61,7 @@ func Pod(ctx context.Context, s *session.Session, cl *client.Client, args []stri
 	if err != nil {
 		return nil, err
 	}
-	pods, _, err := client.List[*corev1.Pod](ctx, cl, client.ListOptions{Namespace: namespace, LabelSelector: selector})
+	pods, _, err := client.List[*corev1.Pod](ctx, cl, client.ListOptions{Namespace: r.Namespace, LabelSelector: selector})
 	if err != nil {
 		return nil, err
 	}
@@ -159,12 +145,7 @@ func Containers(s *session.Session, p *corev1.Pod, name string, all bool) ([]str
 // Container finds the pod that a command line names, and of its containers the one named, or the
 // first.
 func Container(ctx context.Context, s *session.Session, args []string, name string) (*corev1.Pod, string, error) {
-	cl := s.Client()
-	namespace, err := s.DefaultNamespace()
-	if err != nil {
-		return nil, "", err
-	}
-	pod, err := Pod(ctx, s, cl, args, namespace)
+	pod, err := Pod(ctx, s, s.Client(), args)
 	if err != nil {
 		return nil, "", err
 	}

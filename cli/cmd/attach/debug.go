@@ -34,11 +34,7 @@ func DebugCommand(s *session.Session) *cobra.Command {
 			}
 			ctx := cmd.Context()
 			cl := s.Client()
-			namespace, err := s.DefaultNamespace()
-			if err != nil {
-				return err
-			}
-			pod, err := resolve.Pod(ctx, s, cl, args[:1], namespace)
+			pod, err := resolve.Pod(ctx, s, cl, args[:1])
 			if err != nil {
 				return err
 			}

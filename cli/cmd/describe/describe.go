@@ -5,24 +5,22 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/cli/exit"
-	"github.com/xebec-project/xebec/cli/jsonpath"
 	"github.com/xebec-project/xebec/cli/printer"
 	"github.com/xebec-project/xebec/cli/resolve"
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/cli/terminal"
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/kinds/column"
 	"github.com/xebec-project/xebec/internal/kinds/core"
@@ -90,31 +88,10 @@ func describe(ctx context.Context, s *session.Session, args []string, c resolve.
 
 func describeOne(ctx context.Context, s *session.Session, cl *client.Client, obj scheme.Object, events bool) error {
 	r := newReport(s.Out, s.Now())
-	var err error
-	switch o := obj.(type) {
-	case *corev1.Pod:
-		r.pod(o)
-	case *corev1.Node:
-		err = describeNode(ctx, cl, r, o)
-	case *appsv1.Deployment:
-		err = describeDeployment(ctx, cl, r, o)
-	case *appsv1.ReplicaSet:
-		r.replicaSet(o)
-	case *corev1.Service:
-		err = describeService(ctx, cl, r, o)
-	case *networkingv1.NetworkPolicy:
-		r.networkPolicy(o)
-	case *corev1.ConfigMap:
-		r.configMap(o)
-	case *corev1.Secret:
-		r.secret(o)
-	default:
-		err = r.generic(obj)
-	}
-	if err != nil {
+	if err := r.object(ctx, cl, obj); err != nil {
 		return err
 	}
-	if events && kinds.Of(obj).Name != "Event" {
+	if _, isEvent := obj.(*corev1.Event); events && !isEvent {
 		switch found, err := resolve.Events(ctx, cl, obj); {
 		case apierr.IsForbidden(err):
 			r.field("Events", "<not permitted to list events>")
@@ -125,6 +102,54 @@ func describeOne(ctx context.Context, s *session.Session, cl *client.Client, obj
 		}
 	}
 	return r.flush()
+}
+
+// describer writes an object of one type to a report.
+type describer func(ctx context.Context, cl *client.Client, r *report, obj scheme.Object) error
+
+// describers has the kinds that are described in a form of their own, by message. Others get the
+// generic form.
+var describers = map[protoreflect.FullName]describer{
+	messageOf[*corev1.ConfigMap]():           of((*report).configMap),
+	messageOf[*corev1.Node]():                reading(describeNode),
+	messageOf[*corev1.Pod]():                 of((*report).pod),
+	messageOf[*corev1.Secret]():              of((*report).secret),
+	messageOf[*corev1.Service]():             reading(describeService),
+	messageOf[*appsv1.Deployment]():          reading(describeDeployment),
+	messageOf[*appsv1.ReplicaSet]():          of((*report).replicaSet),
+	messageOf[*networkingv1.NetworkPolicy](): of((*report).networkPolicy),
+}
+
+func messageOf[T scheme.Object]() protoreflect.FullName {
+	var none T
+	return none.ProtoReflect().Descriptor().FullName()
+}
+
+// of makes a describer of a method that needs the object alone.
+func of[T scheme.Object](write func(*report, T)) describer {
+	return reading(func(_ context.Context, _ *client.Client, r *report, obj T) error {
+		write(r, obj)
+		return nil
+	})
+}
+
+// reading makes a describer of a function that reads other objects too. A dynamic object of the
+// same message gets the generic form.
+func reading[T scheme.Object](write func(context.Context, *client.Client, *report, T) error) describer {
+	return func(ctx context.Context, cl *client.Client, r *report, obj scheme.Object) error {
+		if typed, ok := obj.(T); ok {
+			return write(ctx, cl, r, typed)
+		}
+		return r.generic(obj)
+	}
+}
+
+// object writes an object in the form of its kind.
+func (r *report) object(ctx context.Context, cl *client.Client, obj scheme.Object) error {
+	if write := describers[obj.ProtoReflect().Descriptor().FullName()]; write != nil {
+		return write(ctx, cl, r, obj)
+	}
+	return r.generic(obj)
 }
 
 // report is a description: lines of names and values, aligned within each stretch of lines.
@@ -279,54 +304,4 @@ func (r *report) events(all []scheme.Object) {
 		rows = append(rows, []string{e.GetType(), e.GetReason(), age, from, e.GetMessage()})
 	}
 	r.sub([]string{"Type", "Reason", "Age", "From", "Message"}, rows)
-}
-
-// generic describes a kind by the structure of its JSON.
-func (r *report) generic(obj scheme.Object) error {
-	value, err := codec.Value(obj)
-	if err != nil {
-		return err
-	}
-	k := kinds.Of(obj)
-	r.metadata(obj)
-	r.labels(obj)
-	r.field("API Version", k.APIVersion())
-	r.field("Kind", k.Name)
-	r.field("Age", column.Age(obj.GetMetadata().GetCreationTimestamp(), r.now))
-	r.ends(obj)
-	members, _ := value.(map[string]any)
-	for _, hidden := range []string{"apiVersion", "kind", "metadata"} {
-		delete(members, hidden)
-	}
-	r.tree(members)
-	return nil
-}
-
-// tree writes a JSON value's members.
-func (r *report) tree(members map[string]any) {
-	for _, key := range slices.Sorted(maps.Keys(members)) {
-		r.node(printer.Title(key), members[key])
-	}
-}
-
-func (r *report) node(name string, value any) {
-	switch v := value.(type) {
-	case map[string]any:
-		r.group(name, func() { r.tree(v) })
-	case []any:
-		r.group(name, func() {
-			for _, item := range v {
-				if members, ok := item.(map[string]any); ok {
-					r.line("-")
-					r.level++
-					r.tree(members)
-					r.level--
-				} else {
-					r.line(jsonpath.Text(item))
-				}
-			}
-		})
-	default:
-		r.field(name, jsonpath.Text(v))
-	}
 }

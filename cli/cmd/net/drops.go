@@ -60,7 +60,7 @@ func netDrops(ctx context.Context, s *session.Session, args []string, o dropsOpt
 	var requests []*nodev1.DropsRequest
 	switch {
 	case len(args) == 1:
-		pod, err := resolve.Pod(ctx, s, cl, args, namespace)
+		pod, err := resolve.Pod(ctx, s, cl, args)
 		if err != nil {
 			return err
 		}

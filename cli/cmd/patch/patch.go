@@ -87,11 +87,6 @@ func run(ctx context.Context, s *session.Session, args []string, o *write.Option
 	if err != nil {
 		return err
 	}
-	if r.Kind.Namespaced {
-		if r.Namespace, err = s.DefaultNamespace(); err != nil {
-			return err
-		}
-	}
 	cl := s.Client()
 	before, err := client.GetKind(ctx, cl, r.Kind, r.Namespace, r.Name)
 	if err != nil {

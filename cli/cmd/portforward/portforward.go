@@ -19,6 +19,7 @@ import (
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/cli/terminal"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/kinds"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
@@ -44,17 +45,17 @@ func Command(s *session.Session) *cobra.Command {
 
 func portForward(ctx context.Context, s *session.Session, args []string, address string) error {
 	cl := s.Client()
-	namespace, err := s.DefaultNamespace()
+	r, err := resolve.One(s, args[:1], kinds.Of(&corev1.Pod{}))
 	if err != nil {
 		return err
 	}
-	pod, err := resolve.Pod(ctx, s, cl, args[:1], namespace)
+	pod, err := resolve.Pod(ctx, s, cl, args[:1])
 	if err != nil {
 		return err
 	}
 	var service *corev1.Service
-	if kindName, name, ok := strings.Cut(args[0], "/"); ok && (kindName == "service" || kindName == "services" || kindName == "svc") {
-		if service, err = client.Get[*corev1.Service](ctx, cl, namespace, name); err != nil {
+	if r.Kind == kinds.Of(&corev1.Service{}) {
+		if service, err = client.Get[*corev1.Service](ctx, cl, r.Namespace, r.Name); err != nil {
 			return err
 		}
 	}
@@ -71,12 +72,12 @@ func portForward(ctx context.Context, s *session.Session, args []string, address
 		if err != nil {
 			return fmt.Errorf("accept connections: %w", err)
 		}
-		// Never called off: who waits below waits for what this ends.
+		// It is never stopped: the goroutine below ends when the listener is closed.
 		context.AfterFunc(ctx, func() { l.Close() })
 		fmt.Fprintf(s.Out, "Forwarding from %s -> %d\n", l.Addr(), remote)
 		f := &forwarder{
 			service: nodev1.NewNodeServiceClient(s), port: remote,
-			target: &nodev1.Target{Namespace: namespace, Pod: pod.GetMetadata().GetName()},
+			target: &nodev1.Target{Namespace: r.Namespace, Pod: pod.GetMetadata().GetName()},
 			failed: func(err error) { s.Labelf(terminal.Red, "Error:", "%v", err) },
 		}
 		wg.Go(func() { f.serve(ctx, l) })

@@ -79,9 +79,6 @@ func deploymentOf(s *session.Session, args []string) (resolve.Reference, error) 
 	if err == nil && r.Kind != k {
 		return r, exit.Usagef("rollouts of %s are not supported: want a deployment", r.Kind.Plural)
 	}
-	if err == nil {
-		r.Namespace, err = s.DefaultNamespace()
-	}
 	return r, err
 }
 

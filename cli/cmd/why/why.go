@@ -42,19 +42,15 @@ func Command(s *session.Session) *cobra.Command {
 
 func why(ctx context.Context, s *session.Session, args []string) error {
 	cl := s.Client()
-	namespace, err := s.DefaultNamespace()
-	if err != nil {
-		return err
-	}
 	if len(args) == 2 {
 		args = []string{args[0] + "/" + args[1]}
 	}
-	pod, err := podToExplain(ctx, s, cl, args, namespace)
+	pod, err := podToExplain(ctx, s, cl, args)
 	if err != nil {
 		return err
 	}
 	name := pod.GetMetadata().GetName()
-	answer, err := schedulerv1.NewSchedulerServiceClient(s).Explain(ctx, &schedulerv1.ExplainRequest{Namespace: namespace, Name: name})
+	answer, err := schedulerv1.NewSchedulerServiceClient(s).Explain(ctx, &schedulerv1.ExplainRequest{Namespace: pod.GetMetadata().GetNamespace(), Name: name})
 	if err != nil {
 		return err
 	}
@@ -80,16 +76,16 @@ func why(ctx context.Context, s *session.Session, args []string) error {
 
 // podToExplain finds the pod that a command line means: of several that one object has, the one
 // that holds it up.
-func podToExplain(ctx context.Context, s *session.Session, cl *client.Client, args []string, namespace string) (*corev1.Pod, error) {
+func podToExplain(ctx context.Context, s *session.Session, cl *client.Client, args []string) (*corev1.Pod, error) {
 	podKind := kinds.Of(&corev1.Pod{})
 	r, err := resolve.One(s, args, podKind)
 	if err != nil {
 		return nil, err
 	}
 	if r.Kind == podKind {
-		return client.Get[*corev1.Pod](ctx, cl, namespace, r.Name)
+		return client.Get[*corev1.Pod](ctx, cl, r.Namespace, r.Name)
 	}
-	obj, err := client.GetKind(ctx, cl, r.Kind, namespace, r.Name)
+	obj, err := client.GetKind(ctx, cl, r.Kind, r.Namespace, r.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +102,7 @@ func podToExplain(ctx context.Context, s *session.Session, cl *client.Client, ar
 	if err != nil {
 		return nil, err
 	}
-	pods, _, err := client.List[*corev1.Pod](ctx, cl, client.ListOptions{Namespace: namespace, LabelSelector: selector})
+	pods, _, err := client.List[*corev1.Pod](ctx, cl, client.ListOptions{Namespace: r.Namespace, LabelSelector: selector})
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +115,7 @@ func podToExplain(ctx context.Context, s *session.Session, cl *client.Client, ar
 			return nil, errors.Join(err, fmt.Errorf("no pods found for %s: %s", r, waits))
 		}
 	}
-	return resolve.Pod(ctx, s, cl, args, namespace)
+	return resolve.Pod(ctx, s, cl, args)
 }
 
 // latestWarning prints the last warning about the pod.
