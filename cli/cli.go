@@ -20,6 +20,8 @@ import (
 	"github.com/xebec-project/xebec/cli/cmd/create"
 	"github.com/xebec-project/xebec/cli/cmd/delete"
 	"github.com/xebec-project/xebec/cli/cmd/describe"
+	"github.com/xebec-project/xebec/cli/cmd/diff"
+	"github.com/xebec-project/xebec/cli/cmd/edit"
 	"github.com/xebec-project/xebec/cli/cmd/etcd"
 	"github.com/xebec-project/xebec/cli/cmd/exec"
 	"github.com/xebec-project/xebec/cli/cmd/explain"
@@ -32,6 +34,7 @@ import (
 	"github.com/xebec-project/xebec/cli/cmd/patch"
 	"github.com/xebec-project/xebec/cli/cmd/pki"
 	"github.com/xebec-project/xebec/cli/cmd/portforward"
+	"github.com/xebec-project/xebec/cli/cmd/replace"
 	"github.com/xebec-project/xebec/cli/cmd/rollout"
 	"github.com/xebec-project/xebec/cli/cmd/scale"
 	"github.com/xebec-project/xebec/cli/cmd/set"
@@ -101,8 +104,8 @@ func rootCommand(s *session.Session) *cobra.Command {
 		}
 		root.AddCommand(commands...)
 	}
-	add(groupObjects, apply.Command(s), create.Command(s), get.Command(s), describe.Command(s), delete.Command(s),
-		patch.Command(s), label.Command(s), label.AnnotateCommand(s), wait.Command(s))
+	add(groupObjects, apply.Command(s), create.Command(s), replace.Command(s), diff.Command(s), get.Command(s), describe.Command(s),
+		delete.Command(s), edit.Command(s), patch.Command(s), label.Command(s), label.AnnotateCommand(s), wait.Command(s))
 	add(groupWorkload, attach.RunCommand(s), scale.Command(s), rollout.Command(s), set.Command(s))
 	add(groupInspect, logs.Command(s), exec.Command(s), attach.Command(s), attach.DebugCommand(s), cp.Command(s), portforward.Command(s),
 		top.Command(s), why.Command(s), net.Command(s))

@@ -195,6 +195,9 @@ func commandLines(t *testing.T) map[string][][]string {
 		"get":                    {{"pods", "-w"}, {"pods,services"}, {"pods", "-o", "name"}, {"pod/a", "pod/b"}},
 		"describe":               nil, // of each kind below
 		"delete":                 {{"pod", "a"}, {"-f", manifests}, {"pods", "-l", "a=b"}},
+		"replace":                {{"-f", manifests}},
+		"diff":                   {{"-f", manifests}},
+		"edit":                   {{"pod", "a"}},
 		"patch":                  {{"pod", "a", "-p", "{}"}},
 		"label":                  {{"pod", "a", "b=c"}},
 		"annotate":               {{"pod", "a", "b=c"}},
@@ -281,6 +284,7 @@ func TestNoCommandObeysTheCluster(t *testing.T) {
 		<-done
 	})
 	t.Setenv(cliconfig.EnvPath, writeFile(t, "config", "current-context: test\ncontexts:\n- {name: test, endpoints: ['127.0.0.1:1'], ca: ca, cert: cert, key: key}\n"))
+	t.Setenv("XEBEC_EDITOR", "true")
 	run := func(args []string) string {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second) // some commands wait for what never comes
 		defer cancel()

@@ -161,8 +161,8 @@ func parse(s *session.Session, args []string) ([]Reference, error) {
 	return refs, nil
 }
 
-// One reads arguments that name exactly one object, and adds the namespace. A NAME without a kind is
-// of the default kind, unless that is nil.
+// One reads arguments that name exactly one object, and adds the namespace. A NAME without a kind
+// is of the default kind, unless that is nil.
 func One(s *session.Session, args []string, defaultKind *scheme.Kind) (r Reference, err error) {
 	if len(args) == 1 && !strings.Contains(args[0], "/") && defaultKind != nil {
 		r = Reference{Kind: defaultKind, Name: args[0]}

@@ -1,5 +1,5 @@
-// Package schema describes the fields of objects to people: their JSON names, their types, rules and
-// comments.
+// Package schema describes the fields of objects to people: their JSON names, their types, rules
+// and comments.
 package schema
 
 import (

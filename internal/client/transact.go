@@ -46,6 +46,22 @@ func OpApply(obj scheme.Object, opts ...ApplyOption) Operation {
 	}
 }
 
+// OpUpdate replaces obj but for its status, on the same condition as Update; of the options only
+// UnderLease has an effect in a transaction.
+func OpUpdate(obj scheme.Object, opts ...UpdateOption) Operation {
+	return func(c *Client) (*apiv1.Operation, error) {
+		a, err := encode(obj)
+		if err != nil {
+			return nil, err
+		}
+		call := &updateCall{UpdateRequest: &apiv1.UpdateRequest{Object: a, FieldManager: c.manager}}
+		for _, o := range opts {
+			o.applyUpdate(call)
+		}
+		return &apiv1.Operation{Operation: &apiv1.Operation_Update{Update: call.UpdateRequest}}, nil
+	}
+}
+
 // OpUpdateStatus replaces obj's status.
 func OpUpdateStatus(obj scheme.Object) Operation {
 	return func(*Client) (*apiv1.Operation, error) {

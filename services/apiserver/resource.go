@@ -64,7 +64,9 @@ func (s *Service) DeleteCollection(ctx context.Context, req *apiv1.DeleteCollect
 	if sel.kind.Namespaced && req.GetNamespace() == "" {
 		return nil, apierr.BadField("namespace", "is required: a collection is deleted one namespace at a time")
 	}
-	list, err := s.store.List(ctx, storage.ListOptions{Group: sel.stored.Group, Kind: sel.stored.Name, Namespace: req.GetNamespace(), Match: sel.match})
+	list, err := s.store.List(ctx, storage.ListOptions{
+		Group: sel.stored.Group, Kind: sel.stored.Name, Namespace: req.GetNamespace(), Match: sel.match,
+	})
 	if err != nil {
 		return nil, storage.APIError(err)
 	}

@@ -508,8 +508,8 @@ func testDiscovery(t *testing.T, c *cluster) {
 	}
 }
 
-// testManifests writes objects of the kind from manifests, with a command line that was not compiled
-// with it.
+// testManifests writes objects of the kind from manifests, with a command line that was not
+// compiled with it.
 func testManifests(t *testing.T, c *cluster, v1 *scheme.Kind) {
 	manifest := func(version, name, spec string) string {
 		return "apiVersion: gadgets.example.com/" + version + "\nkind: Gadget\nmetadata:\n  name: " + name + "\n  labels: {from: manifest}\nspec:\n" + spec + "---\n"
@@ -527,6 +527,9 @@ func testManifests(t *testing.T, c *cluster, v1 *scheme.Kind) {
 		{watch, []string{"create"}, 1, []string{"error: stdin:1: ", "already exists"}},
 		{alarm, []string{"apply"}, 0, []string{of + "alarm created\n"}},
 		{alarm, []string{"apply"}, 0, []string{of + "alarm unchanged\n"}},
+		{alarm, []string{"diff"}, 0, nil},
+		{strings.Replace(alarm, "count: 3", "count: 4", 1), []string{"diff"}, 1, []string{"-  count: 3", "+  count: 4"}},
+		{watch, []string{"replace"}, 0, []string{of + "watch replaced\n"}},
 		{strings.Replace(alarm, "count: 3", "count: 5", 1), []string{"apply", "-o", "yaml"}, 0, []string{"apiVersion: gadgets.example.com/v2", "count: 5"}},
 		{manifest("v1", "x", "  model: oval\n") + manifest("v2", "y", "  model: flat\n"), []string{"apply", "--atomic"}, 0,
 			[]string{of + "x created\n" + of + "y created\n"}},
@@ -569,6 +572,7 @@ func testManifests(t *testing.T, c *cluster, v1 *scheme.Kind) {
 }
 
 func testCommandLine(t *testing.T, c *cluster, v1 *scheme.Kind) {
+	t.Setenv("XEBEC_EDITOR", "sed -i s/app=x/app=y/")
 	for _, tt := range []struct {
 		args []string
 		want []string
@@ -587,6 +591,7 @@ func testCommandLine(t *testing.T, c *cluster, v1 *scheme.Kind) {
 		{[]string{"get", "gadgets", "-l", "tier=front", "-o", "name"}, []string{"gadget.gadgets.example.com/clock"}},
 		{[]string{"patch", "gadget", "clock", "-p", `{"spec":{"selector":"app=x"}}`}, []string{"gadget.gadgets.example.com/clock patched"}},
 		{[]string{"scale", "gadget/clock", "--replicas=9"}, []string{"gadget.gadgets.example.com/clock scaled"}},
+		{[]string{"edit", "gadget", "clock"}, []string{"gadget.gadgets.example.com/clock edited"}},
 		{[]string{"delete", "gadget", "other"}, []string{"gadget.gadgets.example.com/other\" deleted"}},
 	} {
 		out, code := c.run(t, tt.args...)
@@ -601,7 +606,7 @@ func testCommandLine(t *testing.T, c *cluster, v1 *scheme.Kind) {
 		}
 	}
 	gadget := must[scheme.Object](t)(client.GetKind(t.Context(), c.client, v1, "default", "clock")).(*gadgetsv1.Gadget)
-	if gadget.GetSpec().GetReplicas() != 9 || gadget.GetSpec().GetSelector() != "app=x" || gadget.GetMetadata().GetLabels()["tier"] != "front" {
+	if gadget.GetSpec().GetReplicas() != 9 || gadget.GetSpec().GetSelector() != "app=y" || gadget.GetMetadata().GetLabels()["tier"] != "front" {
 		t.Errorf("after the commands the gadget is %v", gadget)
 	}
 	if out, code := c.run(t, "scale", "namespace/default", "--replicas=2"); code != 2 || !strings.Contains(out, "kind namespace has no replicas") {

@@ -14,8 +14,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// TestGenericDescription describes an object of a kind that the program was not compiled with, whose
-// pod template and conditions are as those of other kinds.
+// TestGenericDescription describes an object of a kind that the program was not compiled with, with
+// a pod template and conditions.
 func TestGenericDescription(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	set := &appsv1.Deployment{

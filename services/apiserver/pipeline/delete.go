@@ -36,8 +36,8 @@ func (p *Pipeline) Delete(ctx context.Context, caller authz.Caller, req *apiv1.D
 	return &apiv1.DeleteResponse{Object: out, Removed: c.removed}, err
 }
 
-// DeleteOfCollection is Delete for a caller with the right to delete collections. It reports whether
-// the object is gone.
+// DeleteOfCollection is Delete for a caller with the right to delete collections. It reports
+// whether the object is gone.
 func (p *Pipeline) DeleteOfCollection(ctx context.Context, caller authz.Caller, req *apiv1.DeleteRequest) (removed bool, err error) {
 	t, err := p.targetOfReference(authz.DeleteCollection, req.GetObject())
 	if err != nil {
