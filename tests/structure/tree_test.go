@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -64,10 +65,24 @@ func (s *source) imports() (own, foreign []string) {
 	return own, foreign
 }
 
-// sources parses every Go file of the tree. Folders that Go itself passes over are left out, and so
-// is what is built.
+// sources returns every Go file of the tree, parsed once for all tests, which do not change them.
 func sources(t *testing.T) []*source {
 	t.Helper()
+	all, err := parsed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 100 {
+		t.Fatalf("found %d Go files under %s: this is not the whole tree", len(all), root)
+	}
+	return all
+}
+
+var parsed = sync.OnceValues(parse)
+
+// parse parses every Go file of the tree. Folders that Go itself passes over are left out, and so
+// is what is built.
+func parse() ([]*source, error) {
 	var all []*source
 	files := token.NewFileSet()
 	err := filepath.WalkDir(root, func(name string, entry fs.DirEntry, err error) error {
@@ -89,7 +104,7 @@ func sources(t *testing.T) []*source {
 		if err != nil {
 			return err
 		}
-		syntax, err := parser.ParseFile(files, name, text, parser.ParseComments)
+		syntax, err := parser.ParseFile(files, name, text, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
 			return err
 		}
@@ -103,11 +118,5 @@ func sources(t *testing.T) []*source {
 		})
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(all) < 100 {
-		t.Fatalf("found %d Go files under %s: this is not the whole tree", len(all), root)
-	}
-	return all
+	return all, err
 }
