@@ -28,7 +28,8 @@ type InformerOptions[T scheme.Object] struct {
 	Indexers map[string]func(T) []string
 	// Transform may change an object before it is stored, to drop fields without readers.
 	Transform func(T)
-	// Outline asks for what WatchRequest's outline leaves of pods, which nodes may watch of all.
+	// Outline requests the summaries of pods that WatchRequest describes. Nodes may watch those of all
+	// pods.
 	Outline bool
 	// MetadataOnly decodes nothing but the metadata: much cheaper than a Transform that drops the
 	// rest.
@@ -79,8 +80,8 @@ func (i *Informer[T]) Kind() *scheme.Kind { return i.kind }
 // goroutine, in the order of the changes, after the store has the change: a handler that reads the
 // informer sees at least this change. An addition has the zero T as old, a removal as new. In an
 // update both are the same object, with one uid: an object that was replaced under its name while
-// the watch was interrupted is reported as a removal and an addition. A handler may be told of an
-// update that changed nothing it can see, and must return quickly: it holds up all that follows.
+// the watch was interrupted is reported as a removal and an addition. A handler may be called for
+// an update without a visible change, and must return quickly: it delays all later changes.
 func (i *Informer[T]) OnChange(f func(old, new T)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -90,10 +91,10 @@ func (i *Informer[T]) OnChange(f func(old, new T)) {
 	i.handlers = append(i.handlers, f)
 }
 
-// OnProgress adds a handler, before Run, that is told a revision once the other handlers have been
-// told of every change up to it, from the end of the initial state on. Of a transaction that
-// changed several objects some may still be to come. It is called as they are, and may be told the
-// same revision again. After a restore of the cluster revisions go back.
+// OnProgress adds a handler, before Run, that is called with a revision once the other handlers
+// have received every change up to it, from the end of the initial state on. Changes of the same
+// transaction may still follow. It is called from the same goroutine, and may receive the same
+// revision again. After a restore of the cluster revisions go back.
 func (i *Informer[T]) OnProgress(f func(revision int64)) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -105,8 +106,8 @@ func (i *Informer[T]) OnProgress(f func(revision int64)) {
 
 // OnState adds a function, before Run, that is called in Run's goroutine each time a whole state
 // was read: at the start, and again when the server no longer knew the changes since, as after a
-// restore of a backup. The store has the state then, complete up to Revision, and the handlers were
-// told what it changed. An object whose revision is older than one that a write of Revision or
+// restore of a backup. The store then has the state, complete up to Revision, and the handlers have
+// received the changes. An object whose revision is older than one that a write of Revision or
 // before returned has gone back in time.
 func (i *Informer[T]) OnState(f func()) {
 	i.mu.Lock()

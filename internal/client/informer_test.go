@@ -230,7 +230,7 @@ func (c notingConn) Invoke(ctx context.Context, method string, args, reply any, 
 	return c.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
 }
 
-// A revision is told after all its changes, and after a second list as well.
+// A revision is reported after all its changes, and after a second list as well.
 func TestInformerTellsProgress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
@@ -265,7 +265,7 @@ func TestInformerTellsProgress(t *testing.T) {
 	})
 }
 
-func TestInformerListsAnewWhenCompacted(t *testing.T) {
+func TestInformerListsAgainWhenCompacted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c := clienttest.Start(t)
 		clienttest.Seed(s, configMap("same", "1"), configMap("gone", "1"), configMap("changed", "1"), configMap("reborn", "1"))

@@ -41,7 +41,7 @@ type Lease struct {
 	ttl    time.Duration
 	stop   context.CancelFunc
 	done   chan struct{}
-	// answered, nil for none, is told how long each answer to a renewal took.
+	// answered, nil for none, receives the time that each answer to a renewal took.
 	answered func(took time.Duration)
 	// outgrown is closed, once, when the server advises a much longer time to live.
 	outgrown chan struct{}

@@ -64,7 +64,7 @@ func (dryRun) applyDeleteCollection(r *apiv1.DeleteCollectionRequest) { r.DryRun
 
 type warningsTo struct{ to *[]string }
 
-// Warnings appends what the server wants the user told, such as fields without effect, to *to.
+// Warnings appends the server's warnings for the user, such as about fields without effect, to *to.
 func Warnings(to *[]string) warningsTo { return warningsTo{to} }
 
 func (w warningsTo) applyCreate(c *createCall) { c.warnings = w.to }

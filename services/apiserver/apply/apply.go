@@ -42,7 +42,10 @@ const (
 // objects are merged it has, as in Kubernetes: a manager's last label would take the name along.
 func identity() *fieldpath.Set {
 	s := fieldpath.NewSet(fieldpath.MakePathOrDie("metadata"))
-	for _, f := range []string{"name", "namespace", "generateName", "uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields"} {
+	for _, f := range []string{
+		"name", "namespace", "generateName", "uid", "resourceVersion", "generation", "creationTimestamp",
+		"deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "managedFields",
+	} {
 		s.Insert(fieldpath.MakePathOrDie("metadata", f))
 	}
 	return s
@@ -64,7 +67,8 @@ func (e *ConflictError) Error() string {
 	for i, c := range e.Conflicts {
 		parts[i] = fmt.Sprintf("%s is owned by %q", c.Field, c.Manager)
 	}
-	return fmt.Sprintf("apply conflicts in %d field(s): %s; leave those fields out, agree with their owner, or force the apply to take them over", len(e.Conflicts), strings.Join(parts, ", "))
+	return fmt.Sprintf("apply conflicts in %d field(s): %s; "+
+		"leave those fields out, agree with their owner, or force the apply to take them over", len(e.Conflicts), strings.Join(parts, ", "))
 }
 
 // Merger merges objects of every kind of a scheme. It is safe for concurrent use.
@@ -406,7 +410,9 @@ func renamed(set *fieldpath.Set, from, to string) *fieldpath.Set {
 
 // encodeManagers writes the owners in a stable order: by operation and name. An entry whose fields
 // did not change keeps its time, so that an apply without effect leaves the object as it is.
-func encodeManagers(managers fieldpath.ManagedFields, before []*metav1.ManagedFieldsEntry, now time.Time) ([]*metav1.ManagedFieldsEntry, error) {
+func encodeManagers(
+	managers fieldpath.ManagedFields, before []*metav1.ManagedFieldsEntry, now time.Time,
+) ([]*metav1.ManagedFieldsEntry, error) {
 	entries := make([]*metav1.ManagedFieldsEntry, 0, len(managers))
 	recorded := byManager(before)
 	for key, vs := range managers {
@@ -419,7 +425,10 @@ func encodeManagers(managers fieldpath.ManagedFields, before []*metav1.ManagedFi
 			return nil, fmt.Errorf("managedFields of %q: %w", key, err)
 		}
 		name, operation, subresource := splitManagerKey(key)
-		e := &metav1.ManagedFieldsEntry{Manager: name, Operation: operation, Subresource: subresource, ApiVersion: string(vs.APIVersion()), FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: raw}, Time: timestamppb.New(now.Truncate(time.Second))}
+		e := &metav1.ManagedFieldsEntry{
+			Manager: name, Operation: operation, Subresource: subresource, ApiVersion: string(vs.APIVersion()),
+			FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: raw}, Time: timestamppb.New(now.Truncate(time.Second)),
+		}
 		if b := recorded[key]; b != nil && bytes.Equal(b.GetFieldsV1().GetRaw(), raw) {
 			e.Time = b.GetTime()
 		}

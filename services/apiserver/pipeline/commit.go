@@ -16,7 +16,7 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// maxAttempts bounds how often a write is planned anew because the object changed between the read
+// maxAttempts bounds how often a write is planned again because the object changed between the read
 // and the commit.
 const maxAttempts = 16
 
@@ -97,7 +97,7 @@ func (p *Pipeline) write(ctx context.Context, caller authz.Caller, req request, 
 			continue
 		}
 		if key, twice := writtenTwice(txn.Writes); twice {
-			// Two operations that allocate may have picked the same address: the next plan picks anew.
+			// Two operations that allocate may have picked the same address: the next plan picks another.
 			clash = apierr.BadRequest("two operations of the transaction write %s %q: do them one after the other", key.Kind, key.Name)
 			continue
 		}
@@ -107,7 +107,8 @@ func (p *Pipeline) write(ctx context.Context, caller authz.Caller, req request, 
 		// Each write is a condition too, and attempts have theirs.
 		others := len(txn.Conditions) + len(txn.Preconditions) + 1
 		if n := len(txn.Writes) + others; n > p.MaxTxnOps {
-			return nil, 0, apierr.BadRequest("%d writes in one transaction are more than this cluster's etcd takes, which is %d: make fewer at once, or raise etcd's --max-txn-ops and the apiserver's storage.maxTxnOps", len(txn.Writes), p.MaxTxnOps-others)
+			return nil, 0, apierr.BadRequest("%d writes in one transaction are more than this cluster's etcd takes, which is %d: "+
+				"make fewer at once, or raise etcd's --max-txn-ops and the apiserver's storage.maxTxnOps", len(txn.Writes), p.MaxTxnOps-others)
 		}
 		revision, err := p.Store.Commit(ctx, txn)
 		if conflict := (*storage.ConflictError)(nil); errors.As(err, &conflict) {
@@ -138,7 +139,8 @@ func (p *Pipeline) write(ctx context.Context, caller authz.Caller, req request, 
 	if clash != nil {
 		return nil, 0, clash
 	}
-	return nil, 0, apierr.New(codes.Aborted, apierr.ReasonConflict, fmt.Sprintf("the object changed %d times while this write was being made; try again", maxAttempts))
+	return nil, 0, apierr.New(codes.Aborted, apierr.ReasonConflict,
+		fmt.Sprintf("the object changed %d times while this write was being made; try again", maxAttempts))
 }
 
 // writtenTwice finds a key that two writes of a transaction share, which etcd does not take.

@@ -36,7 +36,8 @@ func (p *Pipeline) preconditions(ctx context.Context, caller authz.Caller, req r
 			return out, err
 		}
 		leases := kinds.Of(new(coordinationv1.Lease))
-		out.conditions = append(out.conditions, storage.Condition{Key: registry.KeyOf(leases, f.GetNamespace(), f.GetName()), CreateRevision: revision})
+		key := registry.KeyOf(leases, f.GetNamespace(), f.GetName())
+		out.conditions = append(out.conditions, storage.Condition{Key: key, CreateRevision: revision})
 		out.kinds = append(out.kinds, leases)
 		out.fenced = true
 	}
@@ -125,7 +126,8 @@ func (d preconditions) failed(i int) error {
 		name = c.Key.Namespace + "/" + name
 	}
 	refuse := func(what string) error {
-		return apierr.FailedPrecondition(apierr.ReasonConditionFailed, name, "the write is conditional on %s %q, which %s", d.kinds[i].Resource(), name, what)
+		return apierr.FailedPrecondition(apierr.ReasonConditionFailed, name,
+			"the write is conditional on %s %q, which %s", d.kinds[i].Resource(), name, what)
 	}
 	switch {
 	case c.CreateRevision != 0:

@@ -2,18 +2,18 @@
 // as an operation of a transaction or from the server itself. It knows no transport: the caller's
 // identity comes in as a value.
 //
-//	authorize  the caller's right to the verb, kind, namespace and name                  target.go
-//	decode     the object, patch or applied configuration                                 decode.go, patch.go, apply.go
-//	default    what the client left out                                                   internal/kinds
-//	mutate     admission plug-ins that complete the object                                admission/
-//	allocate   what the cluster gives the object: addresses, ports, a default account    registry/
-//	validate   the whole object and the change                                            internal/kinds
-//	admit      admission plug-ins that only look                                          admission/
-//	store      one etcd transaction, conditional on all that the plan rested on           commit.go
+//	authorize  the caller's right to the verb, kind, namespace and name        target.go
+//	decode     the object, patch or applied configuration                       decode.go, patch.go
+//	default    fields that the client did not set                               internal/kinds
+//	mutate     admission plug-ins that complete the object                      admission/
+//	allocate   addresses, ports and other objects that the kind requires       registry/
+//	validate   the whole object and the change                                  internal/kinds
+//	admit      admission plug-ins that only check                               admission/
+//	store      one etcd transaction, conditional on all that the plan read     commit.go
 //
-// The phases up to admit make a plan: the object as it will be and the writes that store it.
-// Planning reads other objects from the watch cache and costs no round trip; commit.go makes the
-// plan again from current reads when it was wrong.
+// The phases up to admit make a plan: the object to store and the writes that store it. Planning
+// reads other objects from the watch cache and costs no round trip; commit.go plans again from
+// current reads when the plan failed or was out of date.
 package pipeline
 
 import (

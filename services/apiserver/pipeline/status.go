@@ -22,7 +22,9 @@ import (
 const subresourceStatus = "status"
 
 // UpdateStatus replaces only the object's status.
-func (p *Pipeline) UpdateStatus(ctx context.Context, caller authz.Caller, req *apiv1.UpdateStatusRequest) (*apiv1.UpdateStatusResponse, error) {
+func (p *Pipeline) UpdateStatus(
+	ctx context.Context, caller authz.Caller, req *apiv1.UpdateStatusRequest,
+) (*apiv1.UpdateStatusResponse, error) {
 	t, err := p.targetOf(authz.UpdateStatus, req.GetObject())
 	if err == nil {
 		err = p.Preauthorize(ctx, caller, t.attributes())

@@ -21,8 +21,8 @@ import (
 // parsed, objects and patches decoded, the past read from etcd. What the check needs of an object,
 // target reads from its encoded form.
 
-// target is the object of a write and the action on it. It is determined once per request; all plans
-// of the request use it.
+// target is the object of a write and the action on it. It is determined once per request; all
+// plans of the request use it.
 type target struct {
 	action authz.Action
 	// kind is the version of the kind that the request names.
