@@ -52,6 +52,8 @@ var minBySubresource = map[string]int{"status": 500, "resize": 500, "ephemeralco
 var incomplete = []string{
 	"spec.clusterIPs Required value", "spec.healthCheckNodePort Required value",
 	"spec.volumes[].projected.sources[].serviceAccountToken Forbidden", "spec.resources.claims Forbidden", "binaryData Forbidden",
+	"spec.ephemeralContainers[].ports Forbidden", "spec.ephemeralContainers[].resizePolicy Forbidden",
+	"spec.ephemeralContainers[].restartPolicyRules Forbidden",
 }
 
 // create validates an object that is created as the apiserver does, and returns it as it is stored.

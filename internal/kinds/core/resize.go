@@ -87,6 +87,10 @@ func checkResizePod(c *rules.Checker, p *field.Path, now, was *corev1.ResourceRe
 		c.Forbidden(p.Child("resources"), "pod-level resources cannot be removed")
 		return
 	}
+	if was == nil && now != nil && len(now.GetRequests())+len(now.GetLimits()) == 0 {
+		c.Forbidden(p, "only cpu and memory resources are mutable")
+		return
+	}
 	checkResourcesKept(c, p.Child("resources"), now, was, "pod-level resource")
 	if !sameButCPUAndMemory(now, was) {
 		c.Forbidden(p, "only cpu and memory resources are mutable at pod-level")
