@@ -440,14 +440,14 @@ spec:
 // TestDiscovery reads objects of kinds that are added while a manifest is read.
 func TestDiscovery(t *testing.T) {
 	known := slices.DeleteFunc(kinds.All(), func(k *scheme.Kind) bool { return k.Name == "Secret" })
-	kinds, err := scheme.New(known...)
+	served, err := scheme.New(known...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	calls := 0
-	r := manifest.Reader{Kinds: kinds, Discover: func() {
+	r := manifest.Reader{Kinds: served, Discover: func() {
 		calls++
-		if err := kinds.Register(kinds.Of(&corev1.Secret{})); err != nil {
+		if err := served.Register(kinds.Of(&corev1.Secret{})); err != nil {
 			t.Error(err)
 		}
 	}}

@@ -192,8 +192,8 @@ func writeYAML(file string, n *tree.Node) error {
 	return nil
 }
 
-// compare runs the program that compares the directories LIVE and MERGED in dir. Output of a program
-// that the user chose is not changed, since it may have colours.
+// compare runs the program that compares the directories LIVE and MERGED in dir. Output of a
+// program that the user chose is not changed, since it may have colours.
 func compare(ctx context.Context, s *session.Session, dir string) error {
 	var text bytes.Buffer
 	program, out := defaultProgram, io.Writer(&text)

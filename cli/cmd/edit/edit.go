@@ -72,7 +72,9 @@ func Command(s *session.Session) *cobra.Command {
 }
 
 // edit lets the user change one object, again and again until the server accepts it.
-func edit(ctx context.Context, s *session.Session, cl *client.Client, r resolve.Reference, o *write.Options) (scheme.Object, string, error) {
+func edit(
+	ctx context.Context, s *session.Session, cl *client.Client, r resolve.Reference, o *write.Options,
+) (scheme.Object, string, error) {
 	obj, err := client.GetKind(ctx, cl, r.Kind, r.Namespace, r.Name)
 	if err != nil {
 		return nil, "", err

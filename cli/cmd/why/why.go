@@ -50,7 +50,9 @@ func why(ctx context.Context, s *session.Session, args []string) error {
 		return err
 	}
 	name := pod.GetMetadata().GetName()
-	answer, err := schedulerv1.NewSchedulerServiceClient(s).Explain(ctx, &schedulerv1.ExplainRequest{Namespace: pod.GetMetadata().GetNamespace(), Name: name})
+	answer, err := schedulerv1.NewSchedulerServiceClient(s).Explain(ctx, &schedulerv1.ExplainRequest{
+		Namespace: pod.GetMetadata().GetNamespace(), Name: name,
+	})
 	if err != nil {
 		return err
 	}
