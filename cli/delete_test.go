@@ -2,7 +2,6 @@ package cli
 
 import (
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
@@ -12,37 +11,6 @@ import (
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
-
-func TestDelete(t *testing.T) {
-	c := startCluster(t)
-	clienttest.Seed(c.Server, webPod("a", ""), webPod("b", ""), webPod("c", "node-1"))
-	c.run(t, "delete", "pods").want(t, exit.Usage, "", "are required to select pods")
-	c.run(t, "delete", "pod", "a", "--dry-run=server").want(t, exit.OK, "pod/a deleted (server dry run)\n")
-	c.run(t, "delete", "pod", "a", "gone").want(t, exit.Failed, "pod/a deleted\n", `"gone" not found`)
-	c.run(t, "delete", "pod", "a", "--ignore-not-found").want(t, exit.OK, "")
-	// A pod on a node is only marked; it is gone when its node says so.
-	r := c.run(t, "delete", "pod", "c", "--timeout=100ms")
-	r.want(t, exit.Timeout, "pod/c deleted\n", "timed out waiting for deletion of pod/c")
-	done := make(chan result)
-	watches := c.Calls("Watch")
-	go func() { done <- c.runContext(t, t.Context(), "", "delete", "pod/c", "pod/b") }()
-	for c.Calls("Watch") == watches {
-		select {
-		case <-t.Context().Done():
-			t.Fatal("no watch")
-		case <-time.After(time.Millisecond):
-		}
-	}
-	clienttest.Remove(c.Server, webPod("c", ""))
-	(<-done).want(t, exit.OK, "pod/c deleted\npod/b deleted\n")
-	c.run(t, "get", "pods").want(t, exit.OK, "", "No resources found")
-	clienttest.Seed(c.Server, webPod("d", "node-1"), webPod("e", ""))
-	c.run(t, "delete", "pods", "-l", "app=web", "--grace-period=0", "--force").want(t, exit.OK, "pod/d force deleted\npod/e force deleted\n", "Warning:")
-	file := writeFile(t, "web.yaml", webManifest)
-	c.run(t, "create", "-f", file).want(t, exit.OK, "namespace/shop created\ndeployment.apps/web created\n")
-	c.run(t, "delete", "-f", file, "--wait=false").want(t, exit.OK, "deployment.apps/web deleted\nnamespace/shop deleted\n")
-	c.run(t, "delete", "pod", "x", "--cascade=sometimes").want(t, exit.Usage, "", "invalid --cascade value")
-}
 
 // TestDeleteCollections deletes the objects of a kind and namespace by one call, or one by one
 // without the right to it.

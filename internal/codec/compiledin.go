@@ -42,6 +42,3 @@ func FromValue(v any, m proto.Message) error { return compiledIn().FromValue(v, 
 
 // Decode is Codec.Decode.
 func Decode(n *tree.Node) (scheme.Object, error) { return compiledIn().Decode(n) }
-
-// DecodeLenient is Codec.DecodeLenient.
-func DecodeLenient(n *tree.Node) (scheme.Object, Errors, error) { return compiledIn().DecodeLenient(n) }
