@@ -51,8 +51,8 @@ type Part struct {
 	// Fields are the fields of the part, as JSONPaths without braces in which [*] stands for every
 	// element of a list: .spec.containers[*].resources. An apply to the subresource owns no others.
 	Fields []string
-	// Restrict restores in new what writes to the subresource do not change of old, metadata and status
-	// excluded. It may leave a change that Validate refuses.
+	// Restrict restores in new what writes to the subresource do not change of old, metadata and
+	// status excluded. It may leave a change that Validate refuses.
 	Restrict func(new, old Object)
 	// Validate checks the change, metadata excluded, in place of the kind's ValidateUpdate.
 	Validate func(new, old Object) field.ErrorList
