@@ -132,7 +132,7 @@ func openEditor(ctx context.Context, s *session.Session, text string) (string, e
 		}
 	}
 	// The shell splits the words of the editor; the name of the file is not part of its text.
-	cmd := exec.CommandContext(ctx, "sh", "-c", editor+` "$1"`, "sh", f.Name())
+	cmd := exec.CommandContext(ctx, "sh", "-c", editor+` "$1"`, "sh", f.Name()) //nolint:gosec // the user's own editor, run as the user
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.In, terminal.Raw(s.Out), terminal.Raw(s.Err)
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("run editor %q: %w", editor, err)

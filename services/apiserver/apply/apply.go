@@ -229,7 +229,7 @@ func (m *Merger) ApplyTo(
 	} else if managers, err = decodeManagers(k, live.GetMetadata().GetManagedFields()); err != nil {
 		return nil, err
 	}
-	liveTyped, err := s.typed(k, live, false)
+	liveTyped, err := s.typed(k, live)
 	if err != nil {
 		return nil, err
 	}
@@ -278,11 +278,11 @@ func (m *Merger) UpdateOf(subresource string, live, updated scheme.Object, manag
 	if err != nil {
 		return err
 	}
-	liveTyped, err := s.typed(k, live, false)
+	liveTyped, err := s.typed(k, live)
 	if err != nil {
 		return err
 	}
-	updatedTyped, err := s.typed(k, updated, false)
+	updatedTyped, err := s.typed(k, updated)
 	if err != nil {
 		return err
 	}
@@ -312,12 +312,13 @@ func timeless(o scheme.Object) proto.Message {
 }
 
 // typed is the object as the merge library sees it, without managedFields, which describe it and
-// are no part of it. With once, equal elements of sets are taken once.
-func (s *schemas) typed(k *scheme.Kind, o scheme.Object, once bool) (*typed.TypedValue, error) {
-	return s.typedWritten(k, o, nil, once)
+// are no part of it.
+func (s *schemas) typed(k *scheme.Kind, o scheme.Object) (*typed.TypedValue, error) {
+	return s.typedWritten(k, o, nil, false)
 }
 
-// typedWritten is typed with the empty values of the JSON that the object was decoded from.
+// typedWritten is typed with the empty values of the JSON that the object was decoded from. With
+// once, equal elements of sets are taken once.
 func (s *schemas) typedWritten(k *scheme.Kind, o scheme.Object, written map[string]any, once bool) (*typed.TypedValue, error) {
 	v, err := s.codec.Value(o)
 	if err != nil {
@@ -550,7 +551,7 @@ func (c converter) Convert(o *typed.TypedValue, version fieldpath.APIVersion) (*
 		if err != nil {
 			return nil, err
 		}
-		return c.typed(to, obj, false)
+		return c.typed(to, obj)
 	}
 	return nil, fmt.Errorf("convert %s to %s: %w", from.GVK(), version, errNoVersion)
 }

@@ -80,7 +80,7 @@ func (i *Issuer) ListKeys(context.Context, *authv1.ListKeysRequest) (*authv1.Lis
 }
 
 // ReviewToken accepts every token until Revoke is called.
-func (i *Issuer) ReviewToken(ctx context.Context, req *authv1.ReviewTokenRequest) (*authv1.ReviewTokenResponse, error) {
+func (i *Issuer) ReviewToken(ctx context.Context, _ *authv1.ReviewTokenRequest) (*authv1.ReviewTokenResponse, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.reviewed++

@@ -122,7 +122,7 @@ func (b *builder) message(m protoreflect.MessageDescriptor) *definition {
 			if rules.GetAtomic() {
 				d.MapType = "atomic"
 			}
-			d.Unions = unionsOf(m, rules)
+			d.Unions = unionsOf(rules)
 			b.properties(d, m)
 			if kind, ok := httpKinds[m.FullName()]; ok {
 				b.addType(d, kind)
@@ -270,7 +270,7 @@ func (b *builder) messageValue(f protoreflect.FieldDescriptor, rules *metav1.Fie
 }
 
 // unionsOf states which fields of a message exclude each other.
-func unionsOf(m protoreflect.MessageDescriptor, rules *metav1.MessageRules) []union {
+func unionsOf(rules *metav1.MessageRules) []union {
 	if len(rules.GetUnionFields()) == 0 {
 		return nil
 	}
