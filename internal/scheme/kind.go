@@ -82,6 +82,9 @@ type Conversion struct {
 	ToStored, FromStored func(Object) (Object, error)
 }
 
+// All is the categories of the kinds that run applications.
+var All = []string{"all"}
+
 // Kind describes one version of a kind of object. Kinds are shared by all users and never change
 // once registered; a kind that changes is another Kind in its place.
 //

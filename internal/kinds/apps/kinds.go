@@ -9,13 +9,13 @@ import (
 var Kinds = []*scheme.Kind{
 	{
 		Group: "apps", Version: "v1", Name: "Deployment", Plural: "deployments", Singular: "deployment", ShortNames: []string{"deploy"},
-		Namespaced: true, Subresources: replicatedSubresources, Scale: replicas,
+		Namespaced: true, Subresources: replicatedSubresources, Categories: scheme.All, Scale: replicas,
 		New:     func() scheme.Object { return new(appsv1.Deployment) },
 		Columns: deploymentColumns, Rules: deploymentRules,
 	},
 	{
 		Group: "apps", Version: "v1", Name: "ReplicaSet", Plural: "replicasets", Singular: "replicaset", ShortNames: []string{"rs"},
-		Namespaced: true, Subresources: replicatedSubresources, Scale: replicas,
+		Namespaced: true, Subresources: replicatedSubresources, Categories: scheme.All, Scale: replicas,
 		New:     func() scheme.Object { return new(appsv1.ReplicaSet) },
 		Columns: replicaSetColumns, Rules: replicaSetRules,
 	},

@@ -34,7 +34,7 @@ var Kinds = []*scheme.Kind{
 	},
 	{
 		Version: "v1", Name: "Pod", Plural: "pods", Singular: "pod", ShortNames: []string{"po"},
-		Namespaced: true, Subresources: podSubresources,
+		Namespaced: true, Subresources: podSubresources, Categories: scheme.All,
 		New:     func() scheme.Object { return new(corev1.Pod) },
 		Columns: podColumns, Fields: podFields, Rules: podRules,
 		GracePeriod: podGracePeriod,
@@ -47,7 +47,7 @@ var Kinds = []*scheme.Kind{
 	},
 	{
 		Version: "v1", Name: "Service", Plural: "services", Singular: "service", ShortNames: []string{"svc"},
-		Namespaced: true, Subresources: scheme.StatusOnly,
+		Namespaced: true, Subresources: scheme.StatusOnly, Categories: scheme.All,
 		New:     func() scheme.Object { return new(corev1.Service) },
 		Columns: serviceColumns, Fields: serviceFields, Rules: serviceRules,
 	},
