@@ -222,7 +222,11 @@ func rulesBelow(d protoreflect.MessageDescriptor, skip ...protoreflect.Name) map
 		}
 		seen[d.FullName()] = true
 		if messageRulesOf(d).GetOneOfMissing() != "" {
-			out[ruleName(d, "one_of_missing")], out[ruleName(d, "one_of_further")] = true, true
+			out[ruleName(d, "one_of_further")] = true
+			// A volume without a source is an empty directory by default.
+			if d.FullName() != "xebec.core.v1.VolumeSource" {
+				out[ruleName(d, "one_of_missing")] = true
+			}
 		}
 		for i := range d.Fields().Len() {
 			f := d.Fields().Get(i)
