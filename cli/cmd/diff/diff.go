@@ -197,14 +197,11 @@ func writeYAML(file string, n *tree.Node) error {
 func compare(ctx context.Context, s *session.Session, dir string) error {
 	var text bytes.Buffer
 	program, out := defaultProgram, io.Writer(&text)
-	for _, name := range programVariables {
-		if value := strings.TrimSpace(os.Getenv(name)); value != "" {
-			program, out = value, terminal.Raw(s.Out)
-			break
-		}
+	if chosen := session.Program(programVariables...); chosen != "" {
+		program, out = chosen, terminal.Raw(s.Out)
 	}
 	words := strings.Fields(program)
-	cmd := exec.CommandContext(ctx, words[0], append(words[1:], "LIVE", "MERGED")...) //nolint:gosec // the user's own program, run as the user
+	cmd := exec.CommandContext(ctx, words[0], append(words[1:], "LIVE", "MERGED")...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, out, s.Err
 	err := cmd.Run()
 	s.Printf("%s", text.String())

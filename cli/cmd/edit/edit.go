@@ -3,6 +3,7 @@ package edit
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -124,15 +125,9 @@ func openEditor(ctx context.Context, s *session.Session, text string) (string, e
 	if err = errors.Join(err, f.Close()); err != nil {
 		return "", exit.FileError("write", err)
 	}
-	editor := defaultEditor
-	for _, name := range editorVariables {
-		if value := strings.TrimSpace(os.Getenv(name)); value != "" {
-			editor = value
-			break
-		}
-	}
+	editor := cmp.Or(session.Program(editorVariables...), defaultEditor)
 	// The shell splits the words of the editor; the name of the file is not part of its text.
-	cmd := exec.CommandContext(ctx, "sh", "-c", editor+` "$1"`, "sh", f.Name()) //nolint:gosec // the user's own editor, run as the user
+	cmd := exec.CommandContext(ctx, "sh", "-c", editor+` "$1"`, "sh", f.Name())
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.In, terminal.Raw(s.Out), terminal.Raw(s.Err)
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("run editor %q: %w", editor, err)
