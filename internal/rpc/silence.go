@@ -95,9 +95,10 @@ func newSilentConn(conn net.Conn, raw syscall.RawConn, silence time.Duration) *s
 // something unanswered.
 func (c *silentConn) interval() time.Duration { return min(c.silence/5, time.Second) }
 
-// calm is how often it is asked otherwise. A node's connection is one of thousands of its
-// gateway's, and nearly always calm.
-func (c *silentConn) calm() time.Duration { return max(c.interval(), c.silence-2*time.Second) }
+// calm is how often it is asked otherwise: as rarely as finds a peer that becomes silent before the
+// limit is over. Connections are nearly always calm, and a process has many; an idle control plane
+// would spend most of its time on looking at them.
+func (c *silentConn) calm() time.Duration { return c.silence - 2*c.interval() }
 
 // watch looks whether the peer is silent, and again later unless it is or the connection has been
 // closed.
@@ -122,11 +123,14 @@ func (c *silentConn) watch() {
 		_ = c.Conn.Close()
 		return
 	}
-	next := c.calm()
 	if unanswered {
-		next = c.interval()
+		c.look.Reset(c.interval())
+		return
 	}
-	c.look.Reset(next)
+	// All calm connections of a process are looked at in the same moment: it wakes up once for them.
+	calm := c.calm()
+	now := time.Now()
+	c.look.Reset(now.Truncate(calm).Add(calm).Sub(now))
 }
 
 // Read implements net.Conn.
