@@ -51,6 +51,12 @@ const (
 	// KeyKinds is the number of served kinds, and KeyAdded how many of them are new.
 	KeyKinds = "kinds"
 	KeyAdded = "added"
+	// KeyZone names a zone of nodes, KeyDisruption is its state, KeyNodes how many nodes it has, and
+	// KeyNotReady how many of them are not ready.
+	KeyZone       = "zone"
+	KeyDisruption = "disruption"
+	KeyNodes      = "nodes"
+	KeyNotReady   = "not_ready"
 	// KeyRelist reports whether a watch begins with a list.
 	KeyRelist = "relist"
 )

@@ -38,6 +38,7 @@ type liveness struct {
 	nodes  *client.Informer[*corev1.Node]
 	leases *client.Informer[*coordinationv1.Lease]
 	events *events.Recorder
+	zones  *zones
 	// startGrace is how long a node that has just been made may take until its first heartbeat.
 	startGrace time.Duration
 }
@@ -58,8 +59,12 @@ func (l *liveness) reconcile(ctx context.Context, key controller.Key) (controlle
 	}
 	// A node that has just been made says nothing of itself yet, and has no room for pods either.
 	if ready := core.NodeCondition(node, core.NodeReady); ready != nil || grace == 0 {
-		if err := l.taint(ctx, node); err != nil {
+		wait, err := l.taint(ctx, node)
+		if err != nil {
 			return controller.Result{}, err
+		}
+		if wait > 0 && (grace == 0 || wait < grace) {
+			grace = wait
 		}
 		if ready.GetStatus() == condition.Unknown {
 			return controller.Result{RequeueAfter: grace}, l.markPodsNotReady(ctx, node)
@@ -163,8 +168,9 @@ func taintShortages(node *corev1.Node, taints []*corev1.Taint) []*corev1.Taint {
 
 // taint keeps the taints that follow from the node's conditions, and leaves all others alone. While
 // no node is heard of none is tainted NoExecute, so that no pod is evicted; when the first is back,
-// the time of the others starts again.
-func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
+// the time of the others starts again. wait is not 0 when the zone of the node must wait for that
+// long until one more of its nodes is tainted NoExecute.
+func (l *liveness) taint(ctx context.Context, node *corev1.Node) (wait time.Duration, err error) {
 	want := ""
 	effects := []string{noSchedule, noExecute}
 	switch core.NodeCondition(node, core.NodeReady).GetStatus() {
@@ -177,6 +183,15 @@ func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 		}
 	default:
 		want = taintNotReady
+	}
+	if want != "" && len(effects) == 2 && !slices.ContainsFunc(noExecuteTaints(node), isOwn) {
+		var why string
+		if wait, why = l.zones.admit(node); wait > 0 {
+			effects = effects[:1]
+		}
+		if why != "" {
+			l.events.Event(node, events.Warning, "EvictionStopped", "%s: pods of this node are not evicted", why)
+		}
 	}
 	kept := slices.DeleteFunc(slices.Clone(node.GetSpec().GetTaints()), func(t *corev1.Taint) bool {
 		return (t.GetKey() == taintNotReady || t.GetKey() == taintUnreachable) && (t.GetKey() != want || !slices.Contains(effects, t.GetEffect()))
@@ -194,7 +209,7 @@ func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 	kept = taintShortages(node, kept)
 	same := func(a, b *corev1.Taint) bool { return proto.Equal(a, b) }
 	if slices.EqualFunc(kept, node.GetSpec().GetTaints(), same) {
-		return nil
+		return wait, nil
 	}
 	updated := proto.Clone(node).(*corev1.Node)
 	if updated.Spec == nil {
@@ -202,9 +217,9 @@ func (l *liveness) taint(ctx context.Context, node *corev1.Node) error {
 	}
 	updated.Spec.Taints = kept
 	if _, err := client.Update(ctx, l.client, updated); err != nil {
-		return fmt.Errorf("taint node %s: %w", node.GetMetadata().GetName(), err)
+		return 0, fmt.Errorf("taint node %s: %w", node.GetMetadata().GetName(), err)
 	}
-	return nil
+	return wait, nil
 }
 
 // markPodsNotReady takes the pods of a silent node out of their services: it is not known whether

@@ -3,7 +3,8 @@
 // more.
 //
 // A node's heartbeat is a Lease object under an etcd lease: renewals write nothing, and the object
-// vanishes when the lease expires. liveness.go turns that into conditions and taints,
+// vanishes when the lease expires. liveness.go turns that into conditions and taints, zones.go limits
+// how many nodes of a zone are tainted so that their pods are evicted,
 // reachability.go asks others about a node before eviction.go turns taints into deletions,
 // podcidr.go hands out ranges, outofservice.go removes the pods of nodes with the taint
 // out-of-service, orphans.go those of nodes that are gone.
@@ -54,6 +55,8 @@ type Config struct {
 	// OrphanGrace is how long a node must have been gone before its pods are: it may be registering
 	// again.
 	OrphanGrace time.Duration `yaml:"orphanGrace"`
+
+	ZoneConfig `yaml:",inline"`
 }
 
 // DefaultConfig is the configuration of a new cluster.
@@ -61,6 +64,7 @@ func DefaultConfig() Config {
 	return Config{
 		ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/16", NodeMaskSize: 24, NodeMaskSize6: 64, EvictAfter: 10 * time.Second,
 		EvictNotReadyAfter: 30 * time.Second, StartGrace: 15 * time.Second, OrphanGrace: 20 * time.Second,
+		ZoneConfig: ZoneConfig{EvictionRate: 0.1, SecondaryEvictionRate: 0.01, UnhealthyZoneThreshold: 0.55, LargeZoneSize: 50},
 	}
 }
 
@@ -100,7 +104,7 @@ func (c Config) Validate() error {
 			problems = append(problems, fmt.Errorf("%s: must not be negative, is %s", d.name, d.d))
 		}
 	}
-	return errors.Join(problems...)
+	return errors.Join(append(problems, c.ZoneConfig.validate())...)
 }
 
 func (c Config) maskSizes() []int { return []int{c.NodeMaskSize, c.NodeMaskSize6} }
@@ -153,7 +157,9 @@ func (s *Service) setup(t *controller.Term) error {
 		Transform: slimPod,
 	})
 
-	live := &liveness{client: t.Client(), nodes: nodes, leases: leases, events: s.Events(), startGrace: s.cfg.StartGrace}
+	zones := newZones(s.cfg.ZoneConfig, s.log)
+	nodes.OnChange(zones.observe)
+	live := &liveness{client: t.Client(), nodes: nodes, leases: leases, events: s.Events(), zones: zones, startGrace: s.cfg.StartGrace}
 	liveController := t.Controller("liveness", 0, live.reconcile)
 	controller.For(liveController, nodes)
 	// The first node to renew again, and the last to stop, change what the others' taints should be.

@@ -24,6 +24,7 @@ func runNodes(t *testing.T, h *house, host string, change func(*nodes.Config)) (
 	t.Helper()
 	cfg := nodes.DefaultConfig()
 	cfg.EvictAfter, cfg.StartGrace, cfg.OrphanGrace = time.Second, 0, 500*time.Millisecond
+	cfg.EvictionRate = 100
 	if change != nil {
 		change(&cfg)
 	}
@@ -221,6 +222,46 @@ func TestAllSilent(t *testing.T) {
 	eventually(t, "their pods are evicted", func() bool { return leaving(t, c, "p-1") && leaving(t, c, "p-2") })
 	if leaving(t, c, "p-0") {
 		t.Error("the pod of the node that is back was evicted")
+	}
+}
+
+// TestDisruptedZone cuts off most nodes of a zone while another zone is ready: their pods stay until
+// enough nodes are back.
+func TestDisruptedZone(t *testing.T) {
+	h := newHouse(t)
+	c := h.admin()
+	node(t, c, "other")
+	beat(t, h, "other")
+	var silences []func()
+	for n := range 4 {
+		name := fmt.Sprint("node-", n)
+		node(t, c, name)
+		labelled := get[*corev1.Node](t, c, "", name)
+		labelled.Metadata.Labels = map[string]string{"topology.kubernetes.io/zone": "a"}
+		if _, err := client.Update(t.Context(), c, labelled); err != nil {
+			t.Fatal(err)
+		}
+		silences = append(silences, beat(t, h, name))
+		on(t, c, name, fmt.Sprint("p-", n))
+	}
+	for _, silence := range silences[:3] {
+		silence()
+	}
+	runNodes(t, h, "master-1", nil)
+	expectEvent(t, c, "default", "node-0", `Warning EvictionStopped: 3 of 4 nodes of zone "/a" are not ready: pods of this node are not evicted`)
+	throughout(t, 2*time.Second, "no pod is evicted", func() error {
+		for n := range 4 {
+			if leaving(t, c, fmt.Sprint("p-", n)) {
+				return fmt.Errorf("p-%d is", n)
+			}
+		}
+		return nil
+	})
+	beat(t, h, "node-0")
+	ready(t, c, "node-0")
+	eventually(t, "the pods of the two other nodes are evicted", func() bool { return leaving(t, c, "p-1") && leaving(t, c, "p-2") })
+	if leaving(t, c, "p-0") || leaving(t, c, "p-3") {
+		t.Error("the pod of a node that is ready was evicted")
 	}
 }
 
