@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/cli/exit"
@@ -28,6 +29,7 @@ import (
 	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	clusterv1 "github.com/xebec-project/xebec/proto/xebec/cluster/v1"
@@ -85,31 +87,24 @@ type apiOnly struct {
 }
 
 func (a apiOnly) Apply(ctx context.Context, req *apiv1.ApplyRequest) (*apiv1.ApplyResponse, error) {
-	k, ok := kinds.OfTypeURL(req.GetObject().GetTypeUrl())
-	if !ok {
-		return nil, apierr.BadRequest("unknown type")
-	}
-	obj := k.New()
-	if err := req.GetObject().UnmarshalTo(obj); err != nil {
+	obj, packed, err := appliedObject(req)
+	if err != nil {
 		return nil, err
 	}
+	k := kinds.Of(obj)
 	if a.fake.owner != "" && !req.GetForce() {
 		return nil, apierr.ApplyConflict(k, obj.GetMetadata().GetName(), []apierr.FieldConflict{{Field: ".spec.replicas", Manager: a.fake.owner}})
 	}
 	ref := &apiv1.ObjectReference{Group: k.Group, Kind: k.Name, Namespace: obj.GetMetadata().GetNamespace(), Name: obj.GetMetadata().GetName()}
 	before, err := a.Get(ctx, &apiv1.GetRequest{Object: ref})
 	if apierr.IsNotFound(err) {
-		created, err := a.Create(ctx, &apiv1.CreateRequest{Object: req.GetObject(), DryRun: req.GetDryRun()})
+		created, err := a.Create(ctx, &apiv1.CreateRequest{Object: packed, DryRun: req.GetDryRun()})
 		return &apiv1.ApplyResponse{Object: created.GetObject(), Result: apiv1.ApplyResult_APPLY_RESULT_CREATED, Warnings: a.fake.warnings}, err
 	}
 	if err != nil {
 		return nil, err
 	}
-	text, err := codec.Marshal(obj)
-	if err != nil {
-		return nil, err
-	}
-	after, err := a.Patch(ctx, &apiv1.PatchRequest{Object: ref, Type: apiv1.PatchType_PATCH_TYPE_MERGE, Patch: text, DryRun: req.GetDryRun()})
+	after, err := a.Patch(ctx, &apiv1.PatchRequest{Object: ref, Type: apiv1.PatchType_PATCH_TYPE_MERGE, Patch: req.GetJson(), DryRun: req.GetDryRun()})
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +113,16 @@ func (a apiOnly) Apply(ctx context.Context, req *apiv1.ApplyRequest) (*apiv1.App
 		result = apiv1.ApplyResult_APPLY_RESULT_UNCHANGED
 	}
 	return &apiv1.ApplyResponse{Object: after.GetObject(), Result: result}, nil
+}
+
+// appliedObject decodes the JSON of an apply, which is all that the command line sends.
+func appliedObject(req *apiv1.ApplyRequest) (scheme.Object, *anypb.Any, error) {
+	obj, err := codec.Unmarshal(req.GetJson())
+	if err != nil {
+		return nil, nil, apierr.BadField("json", "%v", err)
+	}
+	packed, err := anypb.New(obj)
+	return obj, packed, err
 }
 
 func (c *fakeCluster) Status(context.Context, *clusterv1.StatusRequest) (*clusterv1.StatusResponse, error) {
@@ -209,17 +214,17 @@ func (a apiOnly) Transact(ctx context.Context, req *apiv1.TransactRequest) (*api
 		if apply == nil {
 			continue
 		}
-		k, _ := kinds.OfTypeURL(apply.GetObject().GetTypeUrl())
-		obj := k.New()
-		if err := apply.GetObject().UnmarshalTo(obj); err != nil {
+		obj, packed, err := appliedObject(apply)
+		if err != nil {
 			return nil, err
 		}
+		k := kinds.Of(obj)
 		ref := &apiv1.ObjectReference{Group: k.Group, Kind: k.Name, Namespace: obj.GetMetadata().GetNamespace(), Name: obj.GetMetadata().GetName()}
 		results[i].Applied = apiv1.ApplyResult_APPLY_RESULT_CONFIGURED
-		op.Operation = &apiv1.Operation_Update{Update: &apiv1.UpdateRequest{Object: apply.GetObject()}}
+		op.Operation = &apiv1.Operation_Update{Update: &apiv1.UpdateRequest{Object: packed}}
 		if _, err := a.Get(ctx, &apiv1.GetRequest{Object: ref}); apierr.IsNotFound(err) {
 			results[i].Applied = apiv1.ApplyResult_APPLY_RESULT_CREATED
-			op.Operation = &apiv1.Operation_Create{Create: &apiv1.CreateRequest{Object: apply.GetObject()}}
+			op.Operation = &apiv1.Operation_Create{Create: &apiv1.CreateRequest{Object: packed}}
 		}
 	}
 	resp, err := a.Server.Transact(ctx, req)

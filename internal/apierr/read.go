@@ -151,6 +151,9 @@ func IsTooOld(err error) bool { return Code(err) == codes.OutOfRange }
 // IsElectionLost reports that a fenced write came too late.
 func IsElectionLost(err error) bool { return Reason(err) == ReasonElectionLost }
 
+// IsConditionFailed reports that a condition of the write on another object does not hold.
+func IsConditionFailed(err error) bool { return Reason(err) == ReasonConditionFailed }
+
 // Busy reports that a server refused a call before it did any of it, a write too, and how long it
 // asks the caller to wait.
 func Busy(err error) (wait time.Duration, ok bool) {

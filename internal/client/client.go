@@ -36,6 +36,8 @@ type Client struct {
 	timeout   time.Duration
 	fence     *apiv1.Fence
 	manager   string
+	// conditions are those of every write.
+	conditions []*apiv1.Condition
 }
 
 // Option changes how New builds a client.
@@ -69,8 +71,8 @@ func New(conn grpc.ClientConnInterface, opts ...Option) *Client {
 	return c
 }
 
-// WithFence returns a copy whose writes happen only while the election that f names is held. Apply
-// cannot be fenced and fails on such a client. A nil f removes the fence.
+// WithFence returns a copy whose writes happen only while the election that f names is held. A nil
+// f removes the fence.
 func (c *Client) WithFence(f *apiv1.Fence) *Client {
 	d := *c
 	d.fence = f

@@ -30,15 +30,11 @@ func OpCreate(obj scheme.Object, opts ...CreateOption) Operation {
 	}
 }
 
-// OpApply merges the fields set in obj into the stored object as Apply does; of the options only
-// Force and Subresource have an effect in a transaction.
-func OpApply(obj scheme.Object, opts ...ApplyOption) Operation {
+// OpApplyJSON applies an object as ApplyJSON does; of the options only Force and Subresource have an
+// effect in a transaction.
+func OpApplyJSON(k *scheme.Kind, namespace, name string, text []byte, opts ...ApplyOption) Operation {
 	return func(c *Client) (*apiv1.Operation, error) {
-		a, err := encode(obj)
-		if err != nil {
-			return nil, err
-		}
-		call := &applyCall{ApplyRequest: &apiv1.ApplyRequest{Object: a, FieldManager: c.manager}}
+		call := &applyCall{ApplyRequest: &apiv1.ApplyRequest{Json: text, Reference: reference(k, namespace, name), FieldManager: c.manager}}
 		for _, o := range opts {
 			o.applyApply(call)
 		}
@@ -64,21 +60,21 @@ func OpUpdate(obj scheme.Object, opts ...UpdateOption) Operation {
 
 // OpUpdateStatus replaces obj's status.
 func OpUpdateStatus(obj scheme.Object) Operation {
-	return func(*Client) (*apiv1.Operation, error) {
+	return func(c *Client) (*apiv1.Operation, error) {
 		a, err := encode(obj)
 		if err != nil {
 			return nil, err
 		}
 		return &apiv1.Operation{Operation: &apiv1.Operation_UpdateStatus{
-			UpdateStatus: &apiv1.UpdateStatusRequest{Object: a},
+			UpdateStatus: &apiv1.UpdateStatusRequest{Object: a, FieldManager: c.manager},
 		}}, nil
 	}
 }
 
 // OpDelete deletes an object.
 func OpDelete(k *scheme.Kind, namespace, name string, opts ...DeleteOption) Operation {
-	return func(*Client) (*apiv1.Operation, error) {
-		req := &apiv1.DeleteRequest{Object: reference(k, namespace, name)}
+	return func(c *Client) (*apiv1.Operation, error) {
+		req := &apiv1.DeleteRequest{Object: reference(k, namespace, name), FieldManager: c.manager}
 		for _, o := range opts {
 			o.applyDelete(req)
 		}
@@ -88,9 +84,9 @@ func OpDelete(k *scheme.Kind, namespace, name string, opts ...DeleteOption) Oper
 
 // OpBind assigns a pod that has no node yet to one; a uid that is not empty must match.
 func OpBind(namespace, name, uid, node string) Operation {
-	return func(*Client) (*apiv1.Operation, error) {
+	return func(c *Client) (*apiv1.Operation, error) {
 		return &apiv1.Operation{Operation: &apiv1.Operation_Bind{Bind: &apiv1.BindOperation{
-			Namespace: namespace, Name: name, Uid: uid, NodeName: node,
+			Namespace: namespace, Name: name, Uid: uid, NodeName: node, FieldManager: c.manager,
 		}}}, nil
 	}
 }
@@ -130,7 +126,7 @@ func (r *Result) Applied(i int) (apiv1.ApplyResult, []string) {
 }
 
 // Transact makes all the writes at one revision, or none of them. There may be at most
-// MaxOperations, on different objects. The client's fence covers them all.
+// MaxOperations, on different objects. The client's fence and conditions hold for them all.
 func Transact(ctx context.Context, c *Client, ops ...Operation) (*Result, error) {
 	return transact(ctx, c, false, ops)
 }
@@ -141,7 +137,9 @@ func TryTransact(ctx context.Context, c *Client, ops ...Operation) (*Result, err
 }
 
 func transact(ctx context.Context, c *Client, dryRun bool, ops []Operation) (*Result, error) {
-	req := &apiv1.TransactRequest{Fence: c.fence, DryRun: dryRun, Operations: make([]*apiv1.Operation, 0, len(ops))}
+	req := &apiv1.TransactRequest{
+		Fence: c.fence, Conditions: c.conditions, DryRun: dryRun, Operations: make([]*apiv1.Operation, 0, len(ops)),
+	}
 	for _, op := range ops {
 		o, err := op(c)
 		if err != nil {

@@ -8,9 +8,6 @@ import (
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
-// errFencedApply keeps an unconditional write from passing as a fenced one.
-var errFencedApply = errors.New("apply cannot be fenced: use an unfenced client, or Update or Patch")
-
 // Create stores a new object and returns it as stored; obj is not changed.
 func Create[T scheme.Object](ctx context.Context, c *Client, obj T, opts ...CreateOption) (T, error) {
 	var zero T
@@ -18,7 +15,9 @@ func Create[T scheme.Object](ctx context.Context, c *Client, obj T, opts ...Crea
 	if err != nil {
 		return zero, err
 	}
-	call := &createCall{CreateRequest: &apiv1.CreateRequest{Object: a, FieldManager: c.manager, Fence: c.fence}}
+	call := &createCall{CreateRequest: &apiv1.CreateRequest{
+		Object: a, FieldManager: c.manager, Fence: c.fence, Conditions: c.conditions,
+	}}
 	for _, o := range opts {
 		o.applyCreate(call)
 	}
@@ -40,7 +39,9 @@ func Update[T scheme.Object](ctx context.Context, c *Client, obj T, opts ...Upda
 	if err != nil {
 		return zero, err
 	}
-	call := &updateCall{UpdateRequest: &apiv1.UpdateRequest{Object: a, FieldManager: c.manager, Fence: c.fence}}
+	call := &updateCall{UpdateRequest: &apiv1.UpdateRequest{
+		Object: a, FieldManager: c.manager, Fence: c.fence, Conditions: c.conditions,
+	}}
 	for _, o := range opts {
 		o.applyUpdate(call)
 	}
@@ -64,7 +65,9 @@ func UpdateStatus[T scheme.Object](ctx context.Context, c *Client, obj T) (T, er
 	}
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	resp, err := c.resources.UpdateStatus(ctx, &apiv1.UpdateStatusRequest{Object: a, Fence: c.fence})
+	resp, err := c.resources.UpdateStatus(ctx, &apiv1.UpdateStatusRequest{
+		Object: a, FieldManager: c.manager, Fence: c.fence, Conditions: c.conditions,
+	})
 	if err != nil {
 		return zero, err
 	}
@@ -73,29 +76,52 @@ func UpdateStatus[T scheme.Object](ctx context.Context, c *Client, obj T) (T, er
 
 // Apply merges the fields set in obj into the stored object, creating it when absent, and makes the
 // client's field manager their owner. Fields of other owners that differ make a conflict unless
-// Force is given.
+// Force is given. A field with its zero value may be lost in obj: ApplyJSON tells it apart from one
+// that is left out.
 func Apply[T scheme.Object](ctx context.Context, c *Client, obj T, opts ...ApplyOption) (T, apiv1.ApplyResult, error) {
 	var zero T
-	if c.fence != nil {
-		return zero, 0, errFencedApply
-	}
 	a, err := encode(obj)
 	if err != nil {
 		return zero, 0, err
 	}
-	call := &applyCall{ApplyRequest: &apiv1.ApplyRequest{Object: a, FieldManager: c.manager}}
+	resp, err := c.apply(ctx, &apiv1.ApplyRequest{Object: a}, opts)
+	if err != nil {
+		return zero, 0, err
+	}
+	stored, err := decodeLike(obj, resp.GetObject())
+	return stored, resp.GetResult(), err
+}
+
+// ApplyJSON is Apply of an object as JSON, in which fields that are written are owned even when
+// they are empty, false or 0. It must be the object of this kind, namespace and name.
+func ApplyJSON(
+	ctx context.Context,
+	c *Client,
+	k *scheme.Kind,
+	namespace, name string,
+	text []byte,
+	opts ...ApplyOption,
+) (scheme.Object, apiv1.ApplyResult, error) {
+	resp, err := c.apply(ctx, &apiv1.ApplyRequest{Json: text, Reference: reference(k, namespace, name)}, opts)
+	if err != nil {
+		return nil, 0, err
+	}
+	stored, err := decode[scheme.Object](k, resp.GetObject())
+	return stored, resp.GetResult(), err
+}
+
+// apply sends an apply that holds what is to be applied.
+func (c *Client) apply(ctx context.Context, req *apiv1.ApplyRequest, opts []ApplyOption) (*apiv1.ApplyResponse, error) {
+	req.FieldManager, req.Fence, req.Conditions = c.manager, c.fence, c.conditions
+	call := &applyCall{ApplyRequest: req}
 	for _, o := range opts {
 		o.applyApply(call)
 	}
 	ctx, cancel := c.bounded(ctx)
 	defer cancel()
-	resp, err := c.resources.Apply(ctx, call.ApplyRequest)
-	if err != nil {
-		return zero, 0, err
-	}
+	resp, err := c.resources.Apply(ctx, req)
 	keepWarnings(call.warnings, resp.GetWarnings())
-	stored, err := decodeLike(obj, resp.GetObject())
-	return stored, resp.GetResult(), err
+	return resp, err
 }
 
 // Patch changes part of an object by a JSON merge patch, or by a JSON patch with the JSONPatch
@@ -131,7 +157,7 @@ func patchKind[T scheme.Object](
 ) (T, error) {
 	call := &patchCall{PatchRequest: &apiv1.PatchRequest{
 		Object: reference(k, namespace, name), Type: apiv1.PatchType_PATCH_TYPE_MERGE, Patch: patch,
-		FieldManager: c.manager, Fence: c.fence,
+		FieldManager: c.manager, Fence: c.fence, Conditions: c.conditions,
 	}}
 	for _, o := range opts {
 		o.applyPatch(call)
@@ -159,7 +185,9 @@ func Delete[T scheme.Object](ctx context.Context, c *Client, namespace, name str
 
 // DeleteKind is Delete for a kind known at run time.
 func DeleteKind(ctx context.Context, c *Client, k *scheme.Kind, namespace, name string, opts ...DeleteOption) (removed bool, err error) {
-	req := &apiv1.DeleteRequest{Object: reference(k, namespace, name), Fence: c.fence}
+	req := &apiv1.DeleteRequest{
+		Object: reference(k, namespace, name), FieldManager: c.manager, Fence: c.fence, Conditions: c.conditions,
+	}
 	for _, o := range opts {
 		o.applyDelete(req)
 	}
@@ -197,7 +225,8 @@ func DeleteCollectionKind(
 	}
 	req := &apiv1.DeleteCollectionRequest{
 		Group: k.Group, Version: k.Version, Kind: k.Name, Namespace: o.Namespace,
-		LabelSelector: o.LabelSelector, FieldSelector: o.FieldSelector, Fence: c.fence,
+		LabelSelector: o.LabelSelector, FieldSelector: o.FieldSelector,
+		FieldManager: c.manager, Fence: c.fence, Conditions: c.conditions,
 	}
 	for _, opt := range opts {
 		opt.applyDeleteCollection(req)

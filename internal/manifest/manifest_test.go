@@ -474,3 +474,32 @@ dta: {}
 		t.Errorf("the kinds are discovered %d times, want once", calls)
 	}
 }
+
+// TestJSONKeepsEmptyFields writes a document as JSON: what the message does not tell apart from
+// fields that are left out is in it.
+func TestJSONKeepsEmptyFields(t *testing.T) {
+	docs, err := manifest.Decode("m.yaml", strings.NewReader(`
+apiVersion: v1
+kind: Pod
+metadata: {name: a, labels: {}, annotations: {a: ""}, creationTimestamp: null}
+spec:
+  hostNetwork: false
+  restartPolicy: Never
+  restartPolicy: ""
+  nodeSelector:
+  containers:
+  - {name: one, image: x, tty: no, stdin: yes, resources: {}}
+  - {name: two, image: x, env: [{name: A, value: ""}]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs[0].Object.GetMetadata().Namespace = "default"
+	got, err := docs[0].JSON()
+	want := `{"apiVersion":"v1","kind":"Pod","metadata":{"annotations":{"a":""},"name":"a","namespace":"default","labels":{}},` +
+		`"spec":{"containers":[{"image":"x","name":"one","resources":{},"stdin":true,"tty":false},` +
+		`{"env":[{"name":"A","value":""}],"image":"x","name":"two"}],"hostNetwork":false,"restartPolicy":""}}`
+	if err != nil || string(got) != want {
+		t.Errorf("%v, %s\nwant %s", err, got, want)
+	}
+}

@@ -128,7 +128,7 @@ func TestAdmissionSeesEveryWrite(t *testing.T) {
 		{"apply in a transaction", "UPDATE a/", func(name string) error {
 			m := configMap(name)
 			m.Data = map[string]string{"x": "y"}
-			return transact(client.OpApply(m))
+			return transact(opApply(m))
 		}},
 		{"delete in a transaction", "DELETE a/", func(name string) error { return transact(client.OpDelete(k, "default", name)) }},
 		{"bind", "UPDATE bound/binding", func(string) error { return transact(client.OpBind("default", "bound", "", "node-1")) }},

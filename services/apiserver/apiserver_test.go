@@ -285,7 +285,7 @@ func TestObjects(t *testing.T) {
 		apply := func(objects ...scheme.Object) (*client.Result, error) {
 			ops := make([]client.Operation, len(objects))
 			for i, o := range objects {
-				ops[i] = client.OpApply(o)
+				ops[i] = opApply(o)
 			}
 			return client.Transact(ctx, alice, ops...)
 		}
@@ -316,7 +316,7 @@ func TestObjects(t *testing.T) {
 		if _, err := client.Get[*corev1.ConfigMap](ctx, c, "default", "tc"); !apierr.IsNotFound(err) {
 			t.Errorf("a part of a failed transaction was done: %v", err)
 		}
-		if _, err := client.Transact(ctx, c.WithFieldManager("bob"), client.OpApply(configMap("tb"))); apierr.Reason(err) != apierr.ReasonApplyConflict {
+		if _, err := client.Transact(ctx, c.WithFieldManager("bob"), opApply(configMap("tb"))); apierr.Reason(err) != apierr.ReasonApplyConflict {
 			t.Errorf("got %v, want a conflict with alice", err)
 		}
 	})

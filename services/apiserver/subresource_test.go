@@ -10,9 +10,11 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/client"
+	"github.com/xebec-project/xebec/internal/codec"
 	"github.com/xebec-project/xebec/internal/etcdtest"
 	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -167,16 +169,13 @@ func TestEphemeralContainersSubresource(t *testing.T) {
 // TestApplyJSON applies empty values, which are owned, and leaves others out, which are not.
 func TestApplyJSON(t *testing.T) {
 	conn := start(t, etcdtest.New(t, 1))
-	c, ctx := admin(conn), t.Context()
+	c, ctx := admin(conn).WithFieldManager("m"), t.Context()
 	waitNamespace(t, c)
-	r := apiv1.NewResourceServiceClient(as{ClientConnInterface: conn, User: "alice", Group: authz.GroupAdmins})
-	req := &apiv1.ApplyRequest{
-		FieldManager: "m", Reference: configMapRef("a"),
-		Json: []byte(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"namespace":"default","name":"a","labels":{}},"immutable":false,"data":{"k":""}}`),
-	}
+	k := kinds.Of(new(corev1.ConfigMap))
+	text := []byte(`{"apiVersion":"v1","kind":"ConfigMap","metadata":{"namespace":"default","name":"a","labels":{}},"immutable":false,"data":{"k":""}}`)
 	for _, want := range []apiv1.ApplyResult{apiv1.ApplyResult_APPLY_RESULT_CREATED, apiv1.ApplyResult_APPLY_RESULT_UNCHANGED} {
-		if resp, err := r.Apply(ctx, req); err != nil || resp.GetResult() != want {
-			t.Fatalf("%v, %v, want %v", resp.GetResult(), err, want)
+		if _, result, err := client.ApplyJSON(ctx, c, k, "default", "a", text); err != nil || result != want {
+			t.Fatalf("%v, %v, want %v", result, err, want)
 		}
 	}
 	got := do[*corev1.ConfigMap](t)(client.Get[*corev1.ConfigMap](ctx, c, "default", "a"))
@@ -186,9 +185,45 @@ func TestApplyJSON(t *testing.T) {
 			t.Errorf("%s is not owned: %s", f, owned)
 		}
 	}
-	req.Reference = configMapRef("b")
-	if _, err := r.Apply(ctx, req); apierr.Reason(err) != apierr.ReasonBadRequest {
+	if _, _, err := client.ApplyJSON(ctx, c, k, "default", "b", text); apierr.Reason(err) != apierr.ReasonBadRequest {
 		t.Errorf("another object than the reference: %v", err)
+	}
+	absent := c.WithConditions(client.Absent(k, "default", "a"))
+	if _, _, err := client.ApplyJSON(ctx, absent, k, "default", "a", text); !apierr.IsConditionFailed(err) {
+		t.Errorf("on a condition that does not hold: %v", err)
+	}
+	lost := c.WithFence(&apiv1.Fence{Namespace: "default", Name: "none", CreateRevision: "1"})
+	if _, _, err := client.ApplyJSON(ctx, lost, k, "default", "a", text); !apierr.IsElectionLost(err) {
+		t.Errorf("under a lost election: %v", err)
+	}
+
+	do[*corev1.Pod](t)(client.Create(ctx, c, pod("p")))
+	status := []byte(`{"apiVersion":"v1","kind":"Pod","metadata":{"namespace":"default","name":"p"},"status":{"message":"","reason":"Why"}}`)
+	p, _, err := client.ApplyJSON(ctx, c, kinds.Of(new(corev1.Pod)), "default", "p", status, client.Subresource("status"))
+	if err != nil || p.(*corev1.Pod).GetStatus().GetReason() != "Why" {
+		t.Errorf("apply to the status: %v, %v", p, err)
+	}
+}
+
+// TestFieldManagers writes a status and a deletion under a field manager, which owns what it wrote.
+func TestFieldManagers(t *testing.T) {
+	conn := start(t, etcdtest.New(t, 1))
+	c, ctx := admin(conn), t.Context()
+	waitNamespace(t, c)
+	p := do[*corev1.Pod](t)(client.Create(ctx, c, pod("p")))
+	p.Status.Reason = "Why"
+	do[*corev1.Pod](t)(client.UpdateStatus(ctx, c.WithFieldManager("agent"), p))
+	do[*client.Result](t)(client.Transact(ctx, c.WithFieldManager("binder"), client.OpBind("default", "p", "", "node-1")))
+	do[bool](t)(client.Delete[*corev1.Pod](ctx, c.WithFieldManager("collector"), "default", "p", client.Foreground))
+	p = do[*corev1.Pod](t)(client.Get[*corev1.Pod](ctx, c, "default", "p"))
+	owned := map[string]string{}
+	for _, m := range p.GetMetadata().GetManagedFields() {
+		owned[m.GetManager()+" "+m.GetSubresource()] = string(m.GetFieldsV1().GetRaw())
+	}
+	for manager, field := range map[string]string{"agent status": "f:reason", "binder ": "f:nodeName", "collector ": "f:finalizers"} {
+		if !strings.Contains(owned[manager], field) {
+			t.Errorf("%q does not own %s: %v", manager, field, owned)
+		}
 	}
 }
 
@@ -211,5 +246,17 @@ func TestRemainingItemCount(t *testing.T) {
 	}
 	if resp, err := r.List(ctx, &apiv1.ListRequest{Kind: "ConfigMap", Limit: 1, LabelSelector: "!x"}); err != nil || resp.RemainingItemCount != nil {
 		t.Errorf("with a selector %v remain, %v", resp.RemainingItemCount, err)
+	}
+}
+
+// opApply applies an object, as JSON, in a transaction.
+func opApply(o scheme.Object) client.Operation {
+	return func(c *client.Client) (*apiv1.Operation, error) {
+		text, err := codec.Marshal(o)
+		if err != nil {
+			return nil, err
+		}
+		m := o.GetMetadata()
+		return client.OpApplyJSON(kinds.Of(o), m.GetNamespace(), m.GetName(), text)(c)
 	}
 }

@@ -13,11 +13,9 @@ import (
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
-	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -212,7 +210,7 @@ func (c *caller) do(ctx context.Context, api *client.Client, in request) (respon
 			if w.verb == create {
 				operations = append(operations, client.OpCreate(configMap(w.key, w.value, "")))
 			} else {
-				operations = append(operations, updateOperation(configMap(w.key, w.value, c.version(w))))
+				operations = append(operations, client.OpUpdate(configMap(w.key, w.value, c.version(w))))
 			}
 		}
 		result, err := client.Transact(ctx, api, operations...)
@@ -291,12 +289,4 @@ func classify(err error) (outcome, error) {
 		return unknown, nil
 	}
 	return "", err
-}
-
-// updateOperation replaces obj but for its status in a transaction.
-func updateOperation(obj scheme.Object) client.Operation {
-	return func(*client.Client) (*apiv1.Operation, error) {
-		a, err := anypb.New(obj)
-		return &apiv1.Operation{Operation: &apiv1.Operation_Update{Update: &apiv1.UpdateRequest{Object: a}}}, err
-	}
 }

@@ -76,7 +76,7 @@ func apply(ctx context.Context, s *session.Session, o applyOptions) error {
 		return applyTogether(ctx, s, cl, docs, o)
 	}
 	return write.EachManifest(s, docs, wrong, func(d manifest.Document) error {
-		obj, result, warnings, err := applyOne(ctx, cl, d.Object, o)
+		obj, result, warnings, err := applyOne(ctx, cl, d, o)
 		write.Warn(s, d, warnings)
 		if err != nil {
 			return err
@@ -90,10 +90,11 @@ func applyTogether(ctx context.Context, s *session.Session, cl *client.Client, d
 	forced := map[int]bool{}
 	return write.Together(ctx, s, cl, docs, &o.Options,
 		func(i int, d manifest.Document) client.Operation {
+			options := []client.ApplyOption{client.Subresource(o.Subresource)}
 			if o.force || forced[i] {
-				return client.OpApply(d.Object, client.Force, client.Subresource(o.Subresource))
+				options = append(options, client.Force)
 			}
-			return client.OpApply(d.Object, client.Subresource(o.Subresource))
+			return write.OpApply(d, options...)
 		},
 		func(i int, err error) bool {
 			if forced[i] || !onlyOwnConflicts(err, o.manager) {
@@ -112,9 +113,10 @@ var applied = map[apiv1.ApplyResult]string{
 	apiv1.ApplyResult_APPLY_RESULT_UNCHANGED:  "unchanged",
 }
 
-// applyOne applies an object by itself. It returns the server's warnings also with an error.
+// applyOne applies the object of a document by itself. It returns the server's warnings also with
+// an error.
 func applyOne(
-	ctx context.Context, cl *client.Client, obj scheme.Object, o applyOptions,
+	ctx context.Context, cl *client.Client, d manifest.Document, o applyOptions,
 ) (scheme.Object, apiv1.ApplyResult, []string, error) {
 	var warnings []string
 	options := []client.ApplyOption{client.Warnings(&warnings), client.Subresource(o.Subresource)}
@@ -124,9 +126,9 @@ func applyOne(
 	if o.force {
 		options = append(options, client.Force)
 	}
-	stored, result, err := client.Apply(ctx, cl, obj, options...)
+	stored, result, err := write.Apply(ctx, cl, d, options...)
 	if !o.force && onlyOwnConflicts(err, o.manager) {
-		stored, result, err = client.Apply(ctx, cl, obj, append(options, client.Force)...)
+		stored, result, err = write.Apply(ctx, cl, d, append(options, client.Force)...)
 	}
 	return stored, result, warnings, err
 }

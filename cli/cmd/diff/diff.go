@@ -111,7 +111,7 @@ func compared(
 ) (before, after *tree.Node, err error) {
 	r := resolve.Of(d.Object)
 	var warnings []string
-	applied, _, err := client.Apply(ctx, cl, d.Object, client.DryRun, client.Force, client.Warnings(&warnings))
+	applied, _, err := write.Apply(ctx, cl, d, client.DryRun, client.Force, client.Warnings(&warnings))
 	write.Warn(s, d, warnings)
 	if err != nil {
 		return nil, nil, err

@@ -20,7 +20,7 @@ func (s *Server) Patch(_ context.Context, req *apiv1.PatchRequest) (*apiv1.Patch
 		return nil, apierr.Unsupported("the server in memory knows merge patches only")
 	}
 	resp := &apiv1.PatchResponse{}
-	_, err := s.write(req.GetFence(), req.GetDryRun(), func(t *transaction) (err error) {
+	_, err := s.write(req, func(t *transaction) (err error) {
 		resp.Object, err = t.patch(req)
 		return err
 	})

@@ -83,18 +83,30 @@ func (t *transaction) commit() {
 	s.changed = make(chan struct{})
 }
 
+// request is what all requests that write have.
+type request interface {
+	GetFence() *apiv1.Fence
+	GetConditions() []*apiv1.Condition
+	GetDryRun() bool
+}
+
 // write runs f in a transaction that is committed unless f fails or it is a dry run.
-func (s *Server) write(fence *apiv1.Fence, dryRun bool, f func(*transaction) error) (revision int64, err error) {
+func (s *Server) write(req request, f func(*transaction) error) (revision int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.checkFence(fence); err != nil {
+	if err := s.checkFence(req.GetFence()); err != nil {
 		return 0, err
+	}
+	for _, c := range req.GetConditions() {
+		if err := s.checkCondition(c); err != nil {
+			return 0, err
+		}
 	}
 	t := s.begin()
 	if err := f(t); err != nil {
 		return 0, err
 	}
-	if !dryRun {
+	if !req.GetDryRun() {
 		t.commit()
 	}
 	return s.revision, nil
@@ -108,6 +120,30 @@ func (s *Server) checkFence(f *apiv1.Fence) error {
 	r := s.objects[objectKey{k, f.GetNamespace(), f.GetName()}]
 	if r == nil || format(r.created) != f.GetCreateRevision() {
 		return apierr.ElectionLost(f.GetNamespace() + "/" + f.GetName())
+	}
+	return nil
+}
+
+func (s *Server) checkCondition(c *apiv1.Condition) error {
+	k, err := s.keyForReference(c.GetObject())
+	if err != nil {
+		return err
+	}
+	r, holds := s.objects[k], false
+	switch c.GetExpectation() {
+	case apiv1.Expectation_EXPECTATION_EXISTS:
+		holds = r != nil
+	case apiv1.Expectation_EXPECTATION_ABSENT:
+		holds = r == nil
+	case apiv1.Expectation_EXPECTATION_AT_REVISION:
+		holds = r != nil && r.obj.GetMetadata().GetResourceVersion() == c.GetResourceVersion()
+	case apiv1.Expectation_EXPECTATION_CREATED_AT:
+		holds = r != nil && format(r.created) == c.GetResourceVersion()
+	default:
+		return apierr.BadField("conditions", "an expectation is required")
+	}
+	if !holds {
+		return apierr.FailedPrecondition(apierr.ReasonConditionFailed, k.name, "the condition on %s %q does not hold", k.kind.Resource(), k.name)
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ func (s *Server) Create(_ context.Context, req *apiv1.CreateRequest) (*apiv1.Cre
 		return nil, err
 	}
 	resp := &apiv1.CreateResponse{}
-	_, err := s.write(req.GetFence(), req.GetDryRun(), func(t *transaction) (err error) {
+	_, err := s.write(req, func(t *transaction) (err error) {
 		resp.Object, err = t.create(req)
 		return err
 	})
@@ -38,7 +38,7 @@ func (s *Server) Update(_ context.Context, req *apiv1.UpdateRequest) (*apiv1.Upd
 		return nil, err
 	}
 	resp := &apiv1.UpdateResponse{}
-	_, err := s.write(req.GetFence(), req.GetDryRun(), func(t *transaction) (err error) {
+	_, err := s.write(req, func(t *transaction) (err error) {
 		resp.Object, err = t.update(req.GetObject(), req.GetLeaseId(), req.GetSubresource())
 		return err
 	})
@@ -51,7 +51,7 @@ func (s *Server) UpdateStatus(_ context.Context, req *apiv1.UpdateStatusRequest)
 		return nil, err
 	}
 	resp := &apiv1.UpdateStatusResponse{}
-	_, err := s.write(req.GetFence(), false, func(t *transaction) (err error) {
+	_, err := s.write(req, func(t *transaction) (err error) {
 		resp.Object, err = t.updateStatus(req.GetObject())
 		return err
 	})
@@ -64,7 +64,7 @@ func (s *Server) Delete(_ context.Context, req *apiv1.DeleteRequest) (*apiv1.Del
 		return nil, err
 	}
 	resp := &apiv1.DeleteResponse{}
-	_, err := s.write(req.GetFence(), req.GetDryRun(), func(t *transaction) (err error) {
+	_, err := s.write(req, func(t *transaction) (err error) {
 		resp.Object, resp.Removed, err = t.delete(req)
 		return err
 	})
@@ -88,7 +88,7 @@ func (s *Server) DeleteCollection(_ context.Context, req *apiv1.DeleteCollection
 		return nil, err
 	}
 	resp := &apiv1.DeleteCollectionResponse{}
-	_, err = s.write(req.GetFence(), req.GetDryRun(), func(t *transaction) error {
+	_, err = s.write(req, func(t *transaction) error {
 		all, err := s.snapshot(k.kind, k.namespace, s.revision)
 		if err != nil {
 			return err
@@ -126,7 +126,7 @@ func (s *Server) Transact(_ context.Context, req *apiv1.TransactRequest) (*apiv1
 		return nil, apierr.BadField("operations", "%d are too many: at most %d", n, client.MaxOperations)
 	}
 	resp := &apiv1.TransactResponse{}
-	revision, err := s.write(req.GetFence(), req.GetDryRun(), func(t *transaction) error {
+	revision, err := s.write(req, func(t *transaction) error {
 		for i, op := range req.GetOperations() {
 			a, err := t.operate(op)
 			if err != nil {
