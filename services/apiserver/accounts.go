@@ -17,6 +17,7 @@ import (
 	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
@@ -95,7 +96,7 @@ func (s *Service) makeAccounts(ctx context.Context) error {
 	var problems []error
 	for _, o := range list.Objects {
 		namespace := o.Key.Name
-		if _, has := s.store.GetCached(keyOf(k, namespace, core.DefaultServiceAccount)); has || o.Meta().GetDeletionTimestamp() != nil {
+		if _, has := s.store.GetCached(registry.KeyOf(k, namespace, core.DefaultServiceAccount)); has || o.Meta().GetDeletionTimestamp() != nil {
 			continue
 		}
 		short, cancel := context.WithTimeout(ctx, 5*time.Second)

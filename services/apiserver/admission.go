@@ -5,12 +5,9 @@ import (
 	"maps"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	gatewayv1 "github.com/xebec-project/xebec/proto/xebec/gateway/v1"
 	"github.com/xebec-project/xebec/services/apiserver/admission"
-	"github.com/xebec-project/xebec/services/apiserver/registry"
-	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
 // admitNode holds what a node writes against what it may write (noderestriction.go).
@@ -57,18 +54,3 @@ func (s *Service) admitLockout(ctx context.Context, a *admission.Attributes) err
 	}
 	return nil
 }
-
-// Names that this package shares with its restrictions.
-type reader = storage.Reader
-
-func keyOf(k *scheme.Kind, namespace, name string) storage.Key {
-	return registry.KeyOf(k, namespace, name)
-}
-
-func decodeStored(k *scheme.Kind, stored *storage.Object) (scheme.Object, error) {
-	return registry.Decode(k, stored)
-}
-
-func storageError(err error) error { return storage.APIError(err) }
-
-func nodeOf(k *scheme.Kind, o *storage.Object) string { return registry.NodeOf(k, o) }

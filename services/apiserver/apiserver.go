@@ -233,7 +233,7 @@ func (s *Service) checkTxnOps(ctx context.Context) error {
 }
 
 func (s *Service) makeNamespace(ctx context.Context, k *scheme.Kind, name string) error {
-	if _, ok := s.store.GetCached(keyOf(k, "", name)); ok {
+	if _, ok := s.store.GetCached(registry.KeyOf(k, "", name)); ok {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)

@@ -89,7 +89,7 @@ func (s *Service) makeKubernetes(ctx context.Context, wanted []*discoveryv1.Endp
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	services := kinds.Of(new(corev1.Service))
-	if _, ok := s.store.GetCached(keyOf(services, core.KubernetesNamespace, core.KubernetesService)); !ok {
+	if _, ok := s.store.GetCached(registry.KeyOf(services, core.KubernetesNamespace, core.KubernetesService)); !ok {
 		err := s.createOwn(ctx, kubernetesService(ipalloc.First(s.serviceCIDRs[0])))
 		if err != nil && !apierr.IsAlreadyExists(err) {
 			return err

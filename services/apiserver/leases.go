@@ -63,7 +63,7 @@ func (l *leaseService) Grant(ctx context.Context, req *apiv1.GrantRequest) (*api
 	}
 	id, ttl, err := l.store.LeaseGrant(ctx, req.GetLeaseId(), seconds, callerOf(ctx).User)
 	if err != nil {
-		return nil, storageError(err)
+		return nil, storage.APIError(err)
 	}
 	return &apiv1.GrantResponse{LeaseId: id, TtlSeconds: ttl}, nil
 }
@@ -90,7 +90,7 @@ func (l *leaseService) KeepAlive(stream grpc.BidiStreamingServer[apiv1.KeepAlive
 		}
 		ttl, err := l.store.LeaseKeepAlive(ctx, id)
 		if err != nil {
-			return storageError(err)
+			return storage.APIError(err)
 		}
 		resp := &apiv1.KeepAliveResponse{LeaseId: id, TtlSeconds: ttl}
 		if node {
@@ -108,7 +108,7 @@ func (l *leaseService) Revoke(ctx context.Context, req *apiv1.RevokeRequest) (*a
 		return nil, err
 	}
 	if err := l.store.LeaseRevoke(ctx, req.GetLeaseId()); err != nil {
-		return nil, storageError(err)
+		return nil, storage.APIError(err)
 	}
 	return &apiv1.RevokeResponse{}, nil
 }
@@ -120,7 +120,7 @@ func (l *leaseService) checkOwner(ctx context.Context, id int64) error {
 	}
 	owner, err := l.store.LeaseOwner(ctx, id)
 	if err != nil {
-		return storageError(err)
+		return storage.APIError(err)
 	}
 	if caller := callerOf(ctx); owner != caller.User && !caller.In(authz.GroupAdmins) {
 		return apierr.Denied("lease %d belongs to another user than %q", id, caller.User)

@@ -53,7 +53,7 @@ func (s *Service) checkLockout(ctx context.Context, access *gatewayv1.GatewayAcc
 	}
 	nodes, err := s.store.List(ctx, storage.ListOptions{Kind: "Node", Stale: true})
 	if err != nil {
-		return storageError(err)
+		return storage.APIError(err)
 	}
 	var out []string
 	for _, o := range nodes.Objects {

@@ -18,6 +18,7 @@ import (
 	"github.com/xebec-project/xebec/internal/wire"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
@@ -29,7 +30,7 @@ import (
 // restrictMirror lets a node create no pods but those that show what it runs by files of its own:
 // bound to it, owned by its node object, and without any reference that would open other objects to
 // the node.
-func restrictMirror(ctx context.Context, get reader, pod *corev1.Pod) error {
+func restrictMirror(ctx context.Context, get storage.Reader, pod *corev1.Pod) error {
 	name, agent := callerOf(ctx).Node()
 	if !agent {
 		return nil
@@ -37,7 +38,7 @@ func restrictMirror(ctx context.Context, get reader, pod *corev1.Pod) error {
 	k := kinds.Of(pod)
 	refuse := func(why string) error { return apierr.Forbidden(k, pod.GetMetadata().GetName(), why) }
 	nodes := kinds.Of(new(corev1.Node))
-	node, err := get(ctx, keyOf(nodes, "", name))
+	node, err := get(ctx, registry.KeyOf(nodes, "", name))
 	if err != nil {
 		return refuse("node " + name + " is not registered")
 	}
@@ -120,7 +121,7 @@ func (s *Service) restrictNodeStatus(ctx context.Context, node, old *corev1.Node
 	reserved := slices.Clone(s.serviceCIDRs)
 	nodes, err := s.store.List(ctx, storage.ListOptions{Kind: "Node", Stale: true})
 	if err != nil {
-		return storageError(err)
+		return storage.APIError(err)
 	}
 	for _, o := range nodes.Objects {
 		reserved = append(reserved, podRanges(o)...)
@@ -166,7 +167,7 @@ func podRanges(o *storage.Object) []netip.Prefix {
 }
 
 // restrictStatus looks at a status that a node writes.
-func (s *Service) restrictStatus(ctx context.Context, get reader, o, old scheme.Object) error {
+func (s *Service) restrictStatus(ctx context.Context, get storage.Reader, o, old scheme.Object) error {
 	switch o := o.(type) {
 	case *corev1.Node:
 		return s.restrictNodeStatus(ctx, o, old.(*corev1.Node))
@@ -178,7 +179,7 @@ func (s *Service) restrictStatus(ctx context.Context, get reader, o, old scheme.
 
 // restrictPodStatus keeps an agent from reporting addresses for its pods that are not its to give:
 // services, network policies and DNS go by them. Addresses that the pod has already may stay.
-func restrictPodStatus(ctx context.Context, get reader, pod, old *corev1.Pod) error {
+func restrictPodStatus(ctx context.Context, get storage.Reader, pod, old *corev1.Pod) error {
 	name, agent := callerOf(ctx).Node()
 	if !agent {
 		return nil
@@ -193,14 +194,14 @@ func restrictPodStatus(ctx context.Context, get reader, pod, old *corev1.Pod) er
 		return apierr.Forbidden(kinds.Of(pod), pod.GetMetadata().GetName(), fmt.Sprintf(format, args...))
 	}
 	nodes := kinds.Of(new(corev1.Node))
-	stored, err := get(ctx, keyOf(nodes, "", name))
+	stored, err := get(ctx, registry.KeyOf(nodes, "", name))
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
 		return refuse("node %s is not registered", name)
 	case err != nil:
-		return storageError(err)
+		return storage.APIError(err)
 	}
-	o, err := decodeStored(nodes, stored)
+	o, err := registry.Decode(nodes, stored)
 	if err != nil {
 		return err
 	}
@@ -264,7 +265,7 @@ func rangesText(ranges []netip.Prefix) string {
 // restrictEvent lets a node report as itself only, and about nothing but itself and its pods. A pod
 // that does not exist may have been one of them: the last events of a pod are often written when it
 // is gone. old is nil for a new event.
-func restrictEvent(ctx context.Context, get reader, event, old *corev1.Event) error {
+func restrictEvent(ctx context.Context, get storage.Reader, event, old *corev1.Event) error {
 	name, agent := callerOf(ctx).Node()
 	if !agent {
 		return nil
@@ -286,13 +287,13 @@ func restrictEvent(ctx context.Context, get reader, event, old *corev1.Event) er
 		return refuse("a node may only report events of itself and of its pods, not of %s %s", about.GetKind(), about.GetName())
 	}
 	pods := kinds.Of(new(corev1.Pod))
-	stored, err := get(ctx, keyOf(pods, about.GetNamespace(), about.GetName()))
+	stored, err := get(ctx, registry.KeyOf(pods, about.GetNamespace(), about.GetName()))
 	switch {
 	case errors.Is(err, storage.ErrNotFound):
 		return nil
 	case err != nil:
-		return storageError(err)
-	case nodeOf(pods, stored) != name:
+		return storage.APIError(err)
+	case registry.NodeOf(pods, stored) != name:
 		return refuse("pod %s/%s is not bound to node %s", about.GetNamespace(), about.GetName(), name)
 	}
 	return nil

@@ -58,7 +58,7 @@ func (s *Service) Get(ctx context.Context, req *apiv1.GetRequest) (*apiv1.GetRes
 		return nil, s.readError(ctx, err, revision)
 	}
 	if o != nil {
-		ask.NodeName = nodeOf(k, o)
+		ask.NodeName = registry.NodeOf(k, o)
 	}
 	if err := s.authorize(ctx, ask); err != nil && !(o == nil && pipeline.MayMiss(callerOf(ctx), ask)) {
 		return nil, err
@@ -125,14 +125,14 @@ func (s *Service) past(ctx context.Context, req interface {
 	case errors.Is(err, storage.ErrCompacted):
 		return 0, tooOld(err, "what was at "+at.AsTime().Format(time.RFC3339))
 	}
-	return found, storageError(err)
+	return found, storage.APIError(err)
 }
 
 // readError is storageError for a read at a revision, 0 for none: when it is not known any more the
 // error says how far back there is something to read.
 func (s *Service) readError(ctx context.Context, err error, revision int64) error {
 	if revision == 0 || !errors.Is(err, storage.ErrCompacted) {
-		return storageError(err)
+		return storage.APIError(err)
 	}
 	oldest, _ := s.store.Oldest(ctx)
 	return tooOld(&storage.PastError{Oldest: oldest}, fmt.Sprintf("revision %d", revision))
@@ -207,7 +207,7 @@ func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServ
 		// of another past.
 		return apierr.New(codes.OutOfRange, apierr.ReasonTooOld, "the resourceVersion is later than any that exists: list or watch anew, without it")
 	}
-	return storageError(err)
+	return storage.APIError(err)
 }
 
 // selected is what a List or Watch selects.

@@ -33,7 +33,7 @@ func (p *podIndex) nodeUses(ctx context.Context, node, resource, namespace, name
 	list, err := p.store.List(ctx, storage.ListOptions{Kind: "Pod", Namespace: namespace, Stale: stale,
 		Match: func(o *storage.Object) bool { return o.Field(p.nodeName) == node }})
 	if err != nil {
-		return false, storageError(err)
+		return false, storage.APIError(err)
 	}
 	for _, o := range list.Objects {
 		pod := &corev1.Pod{}
