@@ -83,7 +83,7 @@ var services = map[string][]rule{
 		{[]string{"pods"}, []Action{List, Watch, Create, Patch, Delete}, ""},
 	},
 	"nodes": {
-		{[]string{"nodes"}, []Action{Get, Watch, Update, UpdateStatus, "get/reachability"}, ""},
+		{[]string{"nodes"}, []Action{Watch, Update, UpdateStatus, "get/reachability"}, ""},
 		{[]string{"pods"}, []Action{Get, List, Watch, UpdateStatus, Delete}, ""},
 		{[]string{"leases.coordination.k8s.io"}, []Action{Get, Watch}, heartbeatNamespace},
 	},

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
@@ -50,7 +49,8 @@ func (e *eviction) reconcile(ctx context.Context, key controller.Key) (controlle
 		return controller.Result{}, nil
 	}
 	var next time.Duration
-	sure := false
+	// The informer may be behind, and what is evicted does not come back.
+	writer := e.client.WithConditions(client.AtRevision(node))
 	for _, p := range e.pods.ByIndex(byNode, key.Name) {
 		if p.GetMetadata().GetDeletionTimestamp() != nil || core.IsPodFinished(p) {
 			continue
@@ -65,17 +65,6 @@ func (e *eviction) reconcile(ctx context.Context, key controller.Key) (controlle
 			}
 			continue
 		}
-		// The informer may be behind, and what is evicted does not come back: the API is asked.
-		if !sure {
-			live, err := client.Get[*corev1.Node](ctx, e.client, "", key.Name)
-			if err != nil && !apierr.IsNotFound(err) {
-				return controller.Result{}, fmt.Errorf("look at the taints of node %s: %w", key.Name, err)
-			}
-			if !sameTaints(noExecuteTaints(node), noExecuteTaints(live)) {
-				return controller.Result{RequeueAfter: time.Second}, nil // the informer's news come first
-			}
-			sure = true
-		}
 		m := p.GetMetadata()
 		opts := []client.DeleteOption{client.IfUID(m.GetUid())}
 		if s := p.GetSpec(); s.TerminationGracePeriodSeconds != nil && s.GetTerminationGracePeriodSeconds() == 0 {
@@ -83,8 +72,10 @@ func (e *eviction) reconcile(ctx context.Context, key controller.Key) (controlle
 			// run.
 			opts = append(opts, client.GracePeriod(1))
 		}
-		_, err := client.Delete[*corev1.Pod](ctx, e.client, m.GetNamespace(), m.GetName(), opts...)
+		_, err := client.Delete[*corev1.Pod](ctx, writer, m.GetNamespace(), m.GetName(), opts...)
 		switch {
+		case apierr.IsConditionFailed(err):
+			return controller.Result{RequeueAfter: time.Second}, nil // the informer's news come first
 		case apierr.IsNotFound(err) || apierr.IsConflict(err):
 		case err != nil:
 			return controller.Result{}, fmt.Errorf("evict pod %s/%s: %w", m.GetNamespace(), m.GetName(), err)
@@ -140,10 +131,6 @@ func noExecuteTaints(node *corev1.Node) []*corev1.Taint {
 		}
 	}
 	return taints
-}
-
-func sameTaints(a, b []*corev1.Taint) bool {
-	return slices.EqualFunc(a, b, func(x, y *corev1.Taint) bool { return proto.Equal(x, y) })
 }
 
 // timed gives taints that came without a time, which people need not write, the time when they were

@@ -36,12 +36,14 @@ func (o *orphans) reconcile(ctx context.Context, key controller.Key) (controller
 	if left := o.grace - time.Since(first); left > 0 {
 		return controller.Result{RequeueAfter: left}, nil
 	}
-	if _, err := client.Get[*corev1.Node](ctx, o.client, "", key.Name); !apierr.IsNotFound(err) {
-		return controller.Result{RequeueAfter: time.Second}, err // there after all, or unknown
-	}
+	// The informer may be behind.
+	writer := o.client.WithConditions(client.Absent(o.nodes.Kind(), "", key.Name))
 	for _, p := range pods {
 		m := p.GetMetadata()
-		_, err := client.Delete[*corev1.Pod](ctx, o.client, m.GetNamespace(), m.GetName(), client.IfUID(m.GetUid()), client.GracePeriod(0))
+		_, err := client.Delete[*corev1.Pod](ctx, writer, m.GetNamespace(), m.GetName(), client.IfUID(m.GetUid()), client.GracePeriod(0))
+		if apierr.IsConditionFailed(err) {
+			return controller.Result{RequeueAfter: time.Second}, nil // the node exists after all
+		}
 		if err != nil && !apierr.IsNotFound(err) && !apierr.IsConflict(err) {
 			return controller.Result{}, fmt.Errorf("delete pod %s/%s of vanished node %s: %w", m.GetNamespace(), m.GetName(), key.Name, err)
 		}

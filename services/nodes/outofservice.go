@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
@@ -39,15 +40,13 @@ func (o *outOfService) reconcile(ctx context.Context, key controller.Key) (contr
 		return controller.Result{}, nil
 	}
 	// The informer may be behind, and the node may be back.
-	live, err := client.Get[*corev1.Node](ctx, o.client, "", key.Name)
-	if apierr.IsNotFound(err) || err == nil && !isOutOfService(live) {
-		return controller.Result{}, nil
-	}
-	if err != nil {
-		return controller.Result{}, fmt.Errorf("look whether node %s is out of service: %w", key.Name, err)
-	}
+	writer := o.client.WithConditions(client.AtRevision(node))
 	for _, p := range pods {
-		if err := o.remove(ctx, p); err != nil {
+		err := o.remove(ctx, writer, p)
+		if apierr.IsConditionFailed(err) {
+			return controller.Result{RequeueAfter: time.Second}, nil // the informer's news come first
+		}
+		if err != nil {
 			return controller.Result{}, fmt.Errorf("remove pod %s of node %s, which is out of service: %w", client.KeyOf(p), key.Name, err)
 		}
 	}
@@ -67,7 +66,7 @@ func isOutOfService(n *corev1.Node) bool {
 }
 
 // remove fails a pod, for the owners and finalizers that look at its phase, and removes it.
-func (o *outOfService) remove(ctx context.Context, seen *corev1.Pod) error {
+func (o *outOfService) remove(ctx context.Context, writer *client.Client, seen *corev1.Pod) error {
 	m := seen.GetMetadata()
 	p, err := client.Get[*corev1.Pod](ctx, o.client, m.GetNamespace(), m.GetName())
 	if apierr.IsNotFound(err) || err == nil && (p.GetMetadata().GetUid() != m.GetUid() || !awaitsAgent(p)) {
@@ -81,13 +80,13 @@ func (o *outOfService) remove(ctx context.Context, seen *corev1.Pod) error {
 			p.Status = &corev1.PodStatus{}
 		}
 		p.Status.Phase = core.PodFailed
-		if _, err := client.UpdateStatus(ctx, o.client, p); apierr.IsNotFound(err) {
+		if _, err := client.UpdateStatus(ctx, writer, p); apierr.IsNotFound(err) {
 			return nil
 		} else if err != nil {
 			return fmt.Errorf("write its phase: %w", err)
 		}
 	}
-	_, err = client.Delete[*corev1.Pod](ctx, o.client, m.GetNamespace(), m.GetName(), client.IfUID(m.GetUid()), client.GracePeriod(0))
+	_, err = client.Delete[*corev1.Pod](ctx, writer, m.GetNamespace(), m.GetName(), client.IfUID(m.GetUid()), client.GracePeriod(0))
 	if apierr.IsNotFound(err) || apierr.IsConflict(err) {
 		return nil
 	}
