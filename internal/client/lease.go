@@ -14,6 +14,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/renewal"
+	"github.com/xebec-project/xebec/internal/retry"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
@@ -90,7 +91,7 @@ func (c *Client) grant(ctx context.Context, seconds int64) (*apiv1.GrantResponse
 	req := &apiv1.GrantRequest{TtlSeconds: seconds, LeaseId: renewal.NewID()}
 	pauses := backoff.Backoff{Min: grantPauseMin, Max: grantPauseMax}
 	for timeout := grantTimeout; ; {
-		attempt, cancel := context.WithTimeout(ctx, timeout)
+		attempt, cancel := context.WithTimeout(retry.ByCaller(ctx), timeout)
 		sent := time.Now()
 		granted, err := c.leases.Grant(attempt, req, grpc.WaitForReady(true))
 		late := attempt.Err() != nil

@@ -88,7 +88,7 @@ func etcdConfig(cfg EtcdConfig, log *zap.Logger, limiter adaptivelimiter.Adaptiv
 	}
 	// etcd's authority signs servers' certificates for its members alone.
 	config.TLS = source.ClientConfig(pki.AnyServer)
-	config.DialOptions = append(config.DialOptions, grpc.WithTransportCredentials(rpc.PatientCredentials(credentials.NewTLS(config.TLS))))
+	config.DialOptions = append(config.DialOptions, grpc.WithTransportCredentials(rpc.AdaptiveCredentials(credentials.NewTLS(config.TLS))))
 	return config, nil
 }
 
@@ -112,13 +112,14 @@ func fromLearner(err error) bool {
 
 // etcdRequests returns an interceptor that has no more requests under way than etcd answers in good
 // time, by the limiter, and makes one again, within the budget, that no member answered and that
-// changes nothing. A request whose caller gives up while it waits for its turn is not made.
+// changes nothing, unless its caller repeats it (retry.ByCaller). A request whose caller gives up
+// while it waits for its turn is not made.
 func etcdRequests(limiter adaptivelimiter.AdaptiveLimiter[any], budget *retry.Budget) grpc.UnaryClientInterceptor {
 	return func(
 		ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
 	) error {
 		again := func(err error) bool {
-			return fromLearner(err) || etcdReads[method] && status.Code(err) == codes.Unavailable
+			return fromLearner(err) || etcdReads[method] && status.Code(err) == codes.Unavailable && !retry.IsByCaller(ctx)
 		}
 		return budget.Do(ctx, etcdAttempts, again, func() error {
 			permit, err := limiter.AcquirePermit(ctx)

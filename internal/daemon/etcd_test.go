@@ -74,6 +74,15 @@ func TestEtcdRequestsAreRepeated(t *testing.T) {
 			t.Errorf("%s: %v after %d attempts, want %d", method, err, attempts, want)
 		}
 	}
+	attempts := 0
+	_ = etcdRequests(limiter, retry.NewBudget(100, 0, 0))(retry.ByCaller(t.Context()), pb.KV_Range_FullMethodName, nil, nil, nil,
+		func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+			attempts++
+			return status.Error(codes.Unavailable, "no leader")
+		})
+	if attempts != 1 {
+		t.Errorf("%d attempts at a read that its caller repeats, want 1", attempts)
+	}
 	if n := limiter.Inflight(); n != 0 {
 		t.Errorf("%d permits were not given back", n)
 	}

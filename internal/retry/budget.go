@@ -1,6 +1,7 @@
-// Package retry bounds how often a process repeats calls that failed. One budget is shared by
-// everything in the process that repeats calls by itself: when a server is overloaded, repetitions
-// by several layers would multiply its work just when it has too much.
+// Package retry bounds how often a process repeats calls that failed. On its way to a server each
+// call has one layer that repeats it, as the attempts of several would multiply: the interceptors
+// of connections leave that to code that repeats a call by itself (ByCaller). The interceptors of a
+// process share one budget, since a server has the most work just when many calls fail.
 package retry
 
 import (
@@ -88,6 +89,15 @@ func (b *Budget) Collect(out chan<- prometheus.Metric) {
 	b.repeated.Collect(out)
 	b.refused.Collect(out)
 }
+
+type byCaller struct{}
+
+// ByCaller returns a context for calls that the caller repeats by itself, such as a loop with a
+// back-off, or a gateway's caller: interceptors make one attempt.
+func ByCaller(ctx context.Context) context.Context { return context.WithValue(ctx, byCaller{}, true) }
+
+// IsByCaller reports whether ctx comes from ByCaller.
+func IsByCaller(ctx context.Context) bool { return ctx.Value(byCaller{}) != nil }
 
 // Policy says how often a call is made and how long the pauses between are.
 type Policy struct {

@@ -51,8 +51,8 @@ type ClientConfig struct {
 	// Silence is how long the kernel of the peer may be silent before the connection is given up and
 	// calls go to another instance; 0 is DefaultSilence.
 	Silence time.Duration
-	// ForOthers says that the connection carries the calls of others, who decide themselves what to do
-	// about a server that is overloaded. The caller sets their headers, request ids among them.
+	// ForOthers says that the connection carries the calls of others. The caller sets their headers,
+	// request ids among them.
 	ForOthers bool
 	// Options are added last.
 	Options []grpc.DialOption
@@ -98,7 +98,7 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 		resolvers = append(resolvers, cfg.Discovery)
 	}
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(PatientCredentials(credentials.NewTLS(cfg.TLS.ClientConfig(expectUser(serverUser))))),
+		grpc.WithTransportCredentials(AdaptiveCredentials(credentials.NewTLS(cfg.TLS.ClientConfig(expectUser(serverUser))))),
 		// Who the server is follows from its certificate's user; the authority only has to be well
 		// formed.
 		grpc.WithAuthority("xebec"),
@@ -110,7 +110,7 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 		grpc.WithUserAgent(userAgent),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: clientPingInterval, Timeout: clientPingTimeout}),
 		grpc.WithConnectParams(ConnectParams()),
-		grpc.WithUnaryInterceptor(repeat(retry.Process, !cfg.ForOthers)),
+		grpc.WithUnaryInterceptor(repeat(retry.Process)),
 		grpc.WithStaticStreamWindowSize(streamWindow),
 		grpc.WithStaticConnWindowSize(connectionWindow),
 		grpc.WithReadBufferSize(bufferSize),

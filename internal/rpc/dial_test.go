@@ -26,7 +26,7 @@ func TestRepeat(t *testing.T) {
 	for name, tt := range map[string]struct {
 		method   string
 		err      error
-		others   bool
+		byCaller bool
 		budget   float64
 		attempts int
 	}{
@@ -36,7 +36,7 @@ func TestRepeat(t *testing.T) {
 		"a read, with a small budget":        {get, unavailable, false, 2, 3},
 		"a write that was refused":           {create, overloaded, false, 4, 5},
 		"another's write that was refused":   {create, overloaded, true, 10, 1},
-		"a forwarded read without an answer": {get, unavailable, true, 10, 4},
+		"a forwarded read without an answer": {get, unavailable, true, 10, 1},
 		"a message that is too large":        {create, status.Error(codes.ResourceExhausted, "larger than max"), false, 10, 1},
 		"a full store":                       {create, apierr.StorageFull(time.Minute), false, 10, 1},
 		"a missing object":                   {get, status.Error(codes.NotFound, "no"), false, 10, 1},
@@ -45,7 +45,10 @@ func TestRepeat(t *testing.T) {
 			attempts := 0
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			err := repeat(retry.NewBudget(tt.budget, 0, 0), !tt.others)(ctx, tt.method, nil, nil, nil,
+			if tt.byCaller {
+				ctx = retry.ByCaller(ctx)
+			}
+			err := repeat(retry.NewBudget(tt.budget, 0, 0))(ctx, tt.method, nil, nil, nil,
 				func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
 					attempts++
 					return tt.err
@@ -72,11 +75,11 @@ func (s *slowPeer) ClientHandshake(ctx context.Context, _ string, raw net.Conn) 
 	}
 }
 
-// TestPatientHandshakes connects to a peer that is slow, then quick, then hangs.
-func TestPatientHandshakes(t *testing.T) {
+// TestHandshakeTimeoutAdapts connects to a peer that is slow, then quick, then hangs.
+func TestHandshakeTimeoutAdapts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		peer := &slowPeer{}
-		c := PatientCredentials(peer)
+		c := AdaptiveCredentials(peer)
 		for i, tt := range []struct {
 			takes, wait time.Duration
 			succeeds    bool

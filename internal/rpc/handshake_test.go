@@ -75,9 +75,9 @@ func TestClientsThatGiveUpWaiting(t *testing.T) {
 	}
 	silent := connect()
 	await(t, "the first connection authenticates", func() bool { return gauge(metrics.RPCPendingConnections) == 1 })
-	impatient := connect()
+	waiting := connect()
 	await(t, "the second waits", func() bool { return gauge(metrics.RPCWaitingConnections) == 1 })
-	if err := impatient.Close(); err != nil {
+	if err := waiting.Close(); err != nil {
 		t.Fatal(err)
 	}
 	_ = silent.Close()

@@ -6,10 +6,19 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
+	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+
+	"github.com/xebec-project/xebec/internal/backoff"
+	"github.com/xebec-project/xebec/internal/retry"
+)
+
+// Limits of the back-off between questions for a server's health.
+const (
+	reachBackoffMin = 100 * time.Millisecond
+	reachBackoffMax = 500 * time.Millisecond
 )
 
 // Reach finds out whether the server at an address answers. It asks for the server's health over a
@@ -19,7 +28,7 @@ func Reach(ctx context.Context, address string, cfg ClientConfig) error {
 	cfg.Options = append(slices.Clone(cfg.Options),
 		grpc.WithDisableHealthCheck(),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: 500 * time.Millisecond},
+			Backoff:           grpcbackoff.Config{BaseDelay: reachBackoffMin, Multiplier: 1.6, Jitter: 0.3, MaxDelay: reachBackoffMax},
 			MinConnectTimeout: 3 * time.Second,
 		}))
 	conn, err := Dial(address, cfg)
@@ -27,11 +36,13 @@ func Reach(ctx context.Context, address string, cfg ClientConfig) error {
 		return err
 	}
 	defer conn.Close()
+	ctx = retry.ByCaller(ctx)
+	pauses := backoff.Backoff{Min: reachBackoffMin, Max: reachBackoffMax}
 	for {
 		_, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
 		switch status.Code(err) {
 		case codes.Unavailable:
-			if ctx.Err() == nil {
+			if pauses.Wait(ctx, err) == nil {
 				continue
 			}
 		case codes.DeadlineExceeded, codes.Canceled:

@@ -21,22 +21,26 @@ const attempts = 4
 var pauses = retry.Policy{Attempts: math.MaxInt, First: 100 * time.Millisecond, Longest: 500 * time.Millisecond}
 
 // repeat returns an interceptor that repeats a call, within the budget, when no instance answered
-// it and the method's rules allow it: whether an unanswered write happened is unknown. With busy it
-// also repeats a call of any method that an overloaded server refused, when the server asks for
-// that and as long as the call's deadline allows: a refused call did not happen.
-func repeat(budget *retry.Budget, busy bool) grpc.UnaryClientInterceptor {
+// it and the method's rules allow it: whether an unanswered write happened is unknown. It also
+// repeats a call of any method that an overloaded server refused, when the server asks for that and
+// as long as the call's deadline allows: a refused call did not happen. It repeats nothing that its
+// caller repeats (retry.ByCaller).
+func repeat(budget *retry.Budget) grpc.UnaryClientInterceptor {
 	return func(
 		ctx context.Context, fullMethod string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
 	) error {
 		_, bounded := ctx.Deadline()
 		unanswered := 0
 		again := func(err error) bool {
+			if retry.IsByCaller(ctx) {
+				return false
+			}
 			if apierr.Code(err) == codes.Unavailable {
 				unanswered++
 				return method.Rules(fullMethod).GetIdempotent() && unanswered < attempts
 			}
 			_, refused := apierr.Busy(err)
-			return refused && busy && bounded
+			return refused && bounded
 		}
 		return budget.Do(ctx, pauses, again, func() error { return invoke(ctx, fullMethod, req, reply, conn, opts...) })
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/retry"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/rpc/rpctest"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
@@ -394,5 +395,40 @@ func TestHealthFollows(t *testing.T) {
 				break
 			}
 		}
+	}
+}
+
+// TestAttempts counts the attempts of one call at a server that answers none: one layer repeats it.
+func TestAttempts(t *testing.T) {
+	cluster := rpctest.NewCluster(t)
+	var attempts atomic.Int64
+	api := &testAPI{get: func(context.Context, *apiv1.GetRequest) (*apiv1.GetResponse, error) {
+		attempts.Add(1)
+		return nil, apierr.Unavailable("etcd does not answer")
+	}}
+	address, _ := cluster.Serve(t, rpc.ServerConfig{Authorize: everyone}, api.register)
+	client := apiv1.NewResourceServiceClient(cluster.Dial(t, address, cluster.Admin(t), rpc.ClientConfig{}))
+	for _, tt := range []struct {
+		ctx  context.Context
+		want int64
+	}{{testContext(t), 4}, {retry.ByCaller(testContext(t)), 1}} {
+		attempts.Store(0)
+		if _, err := client.Get(tt.ctx, &apiv1.GetRequest{}); !apierr.IsUnavailable(err) || attempts.Load() != tt.want {
+			t.Errorf("%v after %d attempts, want %d", err, attempts.Load(), tt.want)
+		}
+	}
+	// Reach asks until its context ends, with a back-off that is 250 ms on average in the end.
+	attempts.Store(0)
+	refuse := func(context.Context, string, any, any, *grpc.ClientConn, grpc.UnaryInvoker, ...grpc.CallOption) error {
+		attempts.Add(1)
+		return apierr.Unavailable("starting")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	err := rpc.Reach(ctx, address, rpc.ClientConfig{
+		TLS: cluster.Admin(t), Options: []grpc.DialOption{grpc.WithChainUnaryInterceptor(refuse)},
+	})
+	if err == nil || attempts.Load() < 2 || attempts.Load() > 40 {
+		t.Errorf("%v after %d attempts in 2 s", err, attempts.Load())
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -50,7 +51,12 @@ type backend struct {
 	mu      sync.Mutex
 	objects map[string]proto.Message // by kind and name
 	ended   chan error               // gets a Watch's context error
+
+	attempts atomic.Int64 // at reading an object of the kind unanswered
 }
+
+// unanswered is a kind whose objects cannot be read.
+const unanswered = "Unanswered"
 
 func (b *backend) register(r grpc.ServiceRegistrar) {
 	apiv1.RegisterResourceServiceServer(r, b)
@@ -68,6 +74,10 @@ func (b *backend) put(kind, name string, object proto.Message) {
 }
 
 func (b *backend) Get(ctx context.Context, req *apiv1.GetRequest) (*apiv1.GetResponse, error) {
+	if req.GetObject().GetKind() == unanswered {
+		b.attempts.Add(1)
+		return nil, apierr.Unavailable("etcd does not answer")
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	object, ok := b.objects[req.GetObject().GetKind()+"/"+req.GetObject().GetName()]
@@ -427,6 +437,19 @@ func TestStreams(t *testing.T) {
 			t.Errorf("with no instance left: %v", err)
 		}
 	})
+}
+
+// TestOneLayerRepeats counts the attempts at the apiserver of a call through a gateway: its caller
+// repeats it, and the gateway does not.
+func TestOneLayerRepeats(t *testing.T) {
+	f := newFixture(t, DefaultConfig())
+	b := &backend{name: "one"}
+	f.serve("apiserver", "master-1", b.register)
+	client := apiv1.NewResourceServiceClient(f.dial(pki.AdminRequest("admin")))
+	_, err := client.Get(f.ctx, &apiv1.GetRequest{Object: &apiv1.ObjectReference{Kind: unanswered}})
+	if status.Code(err) != codes.Unavailable || b.attempts.Load() != 4 {
+		t.Errorf("%v after %d attempts, want 4", err, b.attempts.Load())
+	}
 }
 
 func TestCallsGoToLivingInstances(t *testing.T) {

@@ -15,6 +15,8 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/edge"
 	"github.com/xebec-project/xebec/internal/edge/listener"
+	"github.com/xebec-project/xebec/internal/method"
+	"github.com/xebec-project/xebec/internal/retry"
 	"github.com/xebec-project/xebec/internal/rpc"
 )
 
@@ -60,9 +62,15 @@ func (p *proxy) unaryHandler(r route, fullMethod string) grpc.MethodHandler {
 	}
 }
 
-// unary forwards a call of one request and one response. It starts no goroutine.
+// unary forwards a call of one request and one response. It starts no goroutine. The caller repeats
+// what was not answered, at this gateway or at another; the search for the target of a call that it
+// does not repeat is this gateway's to repeat.
 func (p *proxy) unary(ctx context.Context, r route, fullMethod string, in *rpc.Frame) (any, error) {
-	conn, done, err := r.target(ctx, fullMethod, in)
+	search := ctx
+	if method.Rules(fullMethod).GetIdempotent() {
+		search = retry.ByCaller(ctx)
+	}
+	conn, done, err := r.target(search, fullMethod, in)
 	if err != nil {
 		return nil, err
 	}
@@ -73,7 +81,8 @@ func (p *proxy) unary(ctx context.Context, r route, fullMethod string, in *rpc.F
 	}
 	response := new(rpc.Frame)
 	var header, trailer metadata.MD
-	err = conn.Invoke(metadata.NewOutgoingContext(ctx, out), fullMethod, in, response, grpc.Header(&header), grpc.Trailer(&trailer))
+	asked := metadata.NewOutgoingContext(retry.ByCaller(ctx), out)
+	err = conn.Invoke(asked, fullMethod, in, response, grpc.Header(&header), grpc.Trailer(&trailer))
 	if header = ownHeaders(header); len(header) > 0 {
 		_ = grpc.SetHeader(ctx, header)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/xebec-project/xebec/internal/backoff"
+	"github.com/xebec-project/xebec/internal/retry"
 )
 
 // Limits of the back-off between requests that etcd could not answer.
@@ -19,7 +20,8 @@ func newBackoff() backoff.Backoff { return backoff.Backoff{Min: backoffMin, Max:
 // hedged makes an idempotent request until it is answered or refused, or ctx ends. Without an
 // answer within the timeout it makes a second request beside the first, which the balancer of
 // etcd's client sends to another member. The first answer counts, so that a slow one is not lost. A
-// request that failed because etcd could not answer is repeated with a back-off.
+// request that failed because etcd could not answer is repeated with a back-off, here alone: the
+// interceptor of etcd's client makes one attempt.
 func hedged[T any](ctx context.Context, t *adaptiveTimeout, request func(context.Context) (T, error)) (T, error) {
 	return hedgedBy(ctx, t, func() (time.Duration, func()) {
 		limit := t.limit()
@@ -32,7 +34,7 @@ func hedged[T any](ctx context.Context, t *adaptiveTimeout, request func(context
 func hedgedBy[T any](
 	ctx context.Context, t *adaptiveTimeout, next func() (time.Duration, func()), request func(context.Context) (T, error),
 ) (T, error) {
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(retry.ByCaller(ctx))
 	defer cancel()
 	// Nearly always one request is enough, so the first is made in the caller's own goroutine.
 	var other T

@@ -10,6 +10,8 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/xebec-project/xebec/internal/retry"
 )
 
 // TestHedged makes requests of an etcd whose answers take a time, or never come.
@@ -44,6 +46,9 @@ func TestHedged(t *testing.T) {
 				began := time.Now()
 				_, err := hedged(ctx, p, func(ctx context.Context) (int, error) {
 					n := int(requests.Add(1)) - 1
+					if !retry.IsByCaller(ctx) {
+						t.Error("the interceptor of etcd's client would repeat the request as well")
+					}
 					var err error
 					if len(tc.errs) > 0 {
 						err = tc.errs[min(n, len(tc.errs)-1)]

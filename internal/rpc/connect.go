@@ -27,52 +27,56 @@ const (
 func ConnectParams() grpc.ConnectParams {
 	return grpc.ConnectParams{
 		Backoff: backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.3, MaxDelay: 1500 * time.Millisecond},
-		// The dialer and PatientCredentials have shorter limits for their parts.
+		// The dialer and AdaptiveCredentials have shorter limits for their parts.
 		MinConnectTimeout: longestHandshake + connectTimeout,
 	}
 }
 
-// PatientCredentials returns credentials whose client handshakes are given up early, for a peer
-// that hangs, and later from attempt to attempt, for one that is slow.
-func PatientCredentials(of credentials.TransportCredentials) credentials.TransportCredentials {
-	return &patientCredentials{TransportCredentials: of, patience: &patience{limit: firstHandshake}}
+// AdaptiveCredentials returns credentials whose client handshakes have a timeout that adapts to
+// the peer: short for one that hangs, and longer from attempt to attempt for one that is slow.
+func AdaptiveCredentials(of credentials.TransportCredentials) credentials.TransportCredentials {
+	return &adaptiveCredentials{TransportCredentials: of, limit: &handshakeLimit{limit: firstHandshake}}
 }
 
-type patientCredentials struct {
+type adaptiveCredentials struct {
 	credentials.TransportCredentials
-	patience *patience
+	limit *handshakeLimit
 }
 
-// patience is shared by the handshakes of one connection.
-type patience struct {
+// handshakeLimit is the adaptive timeout that the handshakes of one connection share.
+type handshakeLimit struct {
 	mu    sync.Mutex
 	limit time.Duration
 }
 
 // ClientHandshake implements credentials.TransportCredentials.
-func (c *patientCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	c.patience.mu.Lock()
-	limit := c.patience.limit
-	c.patience.mu.Unlock()
+func (c *adaptiveCredentials) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	limit := c.limit.get()
 	bounded, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	conn, info, err := c.TransportCredentials.ClientHandshake(bounded, authority, raw)
 	switch {
 	case err == nil:
-		c.patience.is(firstHandshake)
+		c.limit.set(firstHandshake)
 	case bounded.Err() == context.DeadlineExceeded:
-		c.patience.is(min(2*limit, longestHandshake))
+		c.limit.set(min(2*limit, longestHandshake))
 	}
 	return conn, info, err
 }
 
-func (p *patience) is(limit time.Duration) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.limit = limit
+func (l *handshakeLimit) get() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.limit
 }
 
-// Clone implements credentials.TransportCredentials; the copy shares the patience.
-func (c *patientCredentials) Clone() credentials.TransportCredentials {
-	return &patientCredentials{TransportCredentials: c.TransportCredentials.Clone(), patience: c.patience}
+func (l *handshakeLimit) set(limit time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limit = limit
+}
+
+// Clone implements credentials.TransportCredentials; the copy shares the limit.
+func (c *adaptiveCredentials) Clone() credentials.TransportCredentials {
+	return &adaptiveCredentials{TransportCredentials: c.TransportCredentials.Clone(), limit: c.limit}
 }
