@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Plays the cases of a directory, scripts and manifests that once failed, on a lab of its own and compares what they print
-# and leave with what is expected: hack/cases.sh DIR. As root. Each case of the directory needs a check here, by name.
+# Runs the regression cases of a directory (scripts and manifests that once failed) on a separate lab, and compares their
+# output and the resulting state with the expected ones: hack/cases.sh DIR. As root. Each case needs a check here, by its
+# number.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 cases=$(cd "$1" && pwd)
@@ -127,7 +128,7 @@ for file in "$cases"/[0-9]*; do
   [[ $number == 00 ]] && continue
   echo "$name"
   if declare -F "case_$number" >/dev/null; then
-    # What a command of the case fails with shows in what it printed.
+    # A command that fails inside the case is visible in its output.
     "case_$number" "$file" || true
   else
     echo "  FAIL  hack/cases.sh has no check for it"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs what building, testing and the lab need and what is missing, on Debian and Ubuntu. With an argument also what
-# one thing more needs:
+# Installs the missing packages for building, testing and the lab, on Debian and Ubuntu. With an argument, also those of
+# one group:
 #
-#   generate  compiling the eBPF programs anew; their objects are committed, so that nothing else does
-#   bench     the rules that `make bench` measures the datapath beside
-#   hosts     booting hosts with systemd, installing clusters on them, and checking what does that
+#   generate  compiling the eBPF programs; their objects are committed, so that no other target compiles them
+#   bench     iptables and nftables, with which `make bench` compares the datapath
+#   hosts     booting hosts with systemd, installing clusters on them, and checking the playbooks
 #   vm        `vagrant up` on machines that QEMU emulates
 #   kernels   Debian's kernels on machines that QEMU emulates
 set -euo pipefail
@@ -41,7 +41,7 @@ case ${1-} in
       "libvirtd libvirt-daemon-system" "virsh libvirt-clients" "dnsmasq dnsmasq-base" "vagrant vagrant" "ssh openssh-client"
       "ansible-playbook ansible-core"
     )
-    # libvirt's networks between machines use iptables, in the test's own network namespace.
+    # libvirt's networks between machines use iptables, in the network namespace of the test.
     needs+=("iptables iptables" "unshare util-linux")
     files=("/usr/share/rubygems-integration/all/specifications/vagrant-libvirt-*.gemspec vagrant-libvirt")
     ;;
@@ -50,7 +50,7 @@ case ${1-} in
     files=("/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring")
     ;;
   *)
-    echo "deps: there is no group $1; there are generate, bench, hosts, vm and kernels" >&2
+    echo "deps: unknown group \"$1\": want generate, bench, hosts, vm or kernels" >&2
     exit 2
     ;;
 esac
@@ -74,7 +74,7 @@ if ((${#missing[@]} == 0)); then
   exit 0
 fi
 if ! command -v apt-get >/dev/null; then
-  echo "deps: missing: ${missing[*]}. This script knows only apt-get; install them by your system's means." >&2
+  echo "deps: missing: ${missing[*]}. This script supports only apt-get; install them with your system's package manager." >&2
   exit 1
 fi
 sudo=()
@@ -84,5 +84,5 @@ fi
 echo "deps: installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 "${sudo[@]}" apt-get update -qq
-# containerd's own service is not needed: every lab node and test starts a containerd of its own.
+# The system's containerd service is not used: every lab node and test starts its own containerd.
 "${sudo[@]}" apt-get install -qq -y --no-install-recommends "${missing[@]}"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the tree, one after the other: hack/fuzz.sh TIME [PATTERN]. The targets are found in the
-# sources, so that none is left out; PATTERN chooses some by package and name, such as internal/manifest or FuzzJSON.
+# Runs all fuzz targets, one after the other: hack/fuzz.sh TIME [PATTERN]. The targets are found in the sources. PATTERN
+# selects some by package and name, such as internal/manifest or FuzzJSON.
 #
-# An input that fails is kept by Go in the package's testdata/fuzz, where it is a case of the normal tests from then on.
+# Go writes an input that fails into testdata/fuzz of the package. From then on, the normal tests run it too.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 fuzztime=$1

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings the lab up if it is not, deploys the samples and shows that they work.
+# Starts the lab unless it runs, deploys the samples and shows that they work.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 xebec=bin/xebec
@@ -36,7 +36,7 @@ run "$xebec" exec client -- /client get http://echo/name --count 6 --interval 10
 
 say "Try next"
 cat <<'TEXT'
-  sudo bin/xebec lab kill master-1         all of it goes on
+  sudo bin/xebec lab kill master-1         everything continues to work
   bin/xebec get pods -w
   bin/xebec exec client -- /client load http://echo/name --for 5s
   sudo bin/xebec lab start master-1

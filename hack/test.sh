@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Runs go test by way of gotestsum: hack/test.sh PACKAGES [go test flags].
+# Runs go test with gotestsum: hack/test.sh PACKAGES [go test flags].
 #
-# A test that fails is run once more, with its root test, when at most three failed. Failures that a second run says
-# nothing about are never rerun: panics, time-outs, data races and packages that do not build. Each test that passed only
-# at its second run is printed as FLAKY, for its cause to be fixed.
+# When at most three tests fail, each of them is run a second time, with its root test. Panics, time-outs, data races and
+# packages that do not build are not rerun, because a second run proves nothing about them. Each test that passes only in
+# its second run is printed as FLAKY, so that its cause is fixed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 packages=$1
 shift
 
-# go test starts packages in this order. The longest start first, the longest of all at the head: while they wait for
-# containers and leases, the others run beside them, and no run ends with one of them alone on the machine.
+# go test starts packages in this order, the longest first. While these wait for containers and leases, the others run
+# beside them, and no run ends with a long package alone on the machine.
 longest=(
   tests/e2e agent/pods agent services/apiserver/storage agent/datapath tests/cluster tests/controllers services/apiserver
   services/gateway internal/discovery internal/rpc services/etcd tests/structure tests/linearizability cli
@@ -34,7 +34,7 @@ go tool -modfile=tools/go.mod gotestsum --no-color --format standard-quiet --hid
 
 if [[ -s $dir/reruns ]]; then
   echo
-  # A line is "package.Test: 2 runs, 1 failures"; two failures are no flake.
+  # A line is "package.Test: 2 runs, 1 failures". A test with two failures is not flaky.
   sed -n 's/^\(.*\): 2 runs, 1 failures$/FLAKY: \1 failed once and passed when run again/p' "$dir/reruns"
 fi
 exit "$status"
