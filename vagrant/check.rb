@@ -1,6 +1,6 @@
 # frozen_string_literal: true
 
-# Shows that mistakes in lab.yaml are found and reported. Run by check.sh.
+# Checks that mistakes in lab.yaml are found and reported. Run by check.sh.
 
 require "tmpdir"
 require_relative "lab"
@@ -18,9 +18,9 @@ failures << "the netmask is #{lab.netmask}" unless lab.netmask == "255.255.255.0
 hosts = lab.inventory["all"]["children"].transform_values { |g| g["hosts"].keys }
 failures << "the inventory has #{hosts}" unless hosts == { "masters" => names.first(3), "nodes" => names.last(2) }
 
-# What is changed, and what the error has to say.
+# Changes of lab.yaml, and parts of the error that each must cause.
 {
-  { "boks" => "x" } => "boks: there is no such key",
+  { "boks" => "x" } => "boks: unknown key",
   { "box" => nil } => "box: must be a name",
   { "box_version" => 12 } => "box_version: must be a version in quotes",
   { "masters" => { "count" => 2, "cpus" => 1, "memory" => 1024 } } => "masters.count: 2 is not 1, 3 or 5",
@@ -37,7 +37,7 @@ failures << "the inventory has #{hosts}" unless hosts == { "masters" => names.fi
     ["access.public.open: \"no\" is neither", "has 41 prefixes, more than 40", "10.0.0.0/8 and 10.0.0.0/8 overlap"],
   { "access" => { "private" => { "open" => true, "allow" => ["10.1.0.0/8"] }, "public" => { "open" => true, "allow" => [] } } } =>
     "access.private.allow: 10.1.0.0/8 has host bits; write 10.0.0.0/8",
-  { "access" => { "private" => { "open" => true, "allow" => ["10.0.0.0/8"] }, "public" => { "open" => true, "allow" => [] } } } => "does not hold the machines' network",
+  { "access" => { "private" => { "open" => true, "allow" => ["10.0.0.0/8"] }, "public" => { "open" => true, "allow" => [] } } } => "does not contain the machines' network",
   { "access" => { "private" => { "open" => false, "allow" => [] }, "public" => { "open" => false, "allow" => [] } } } => "one of private and public must be open",
   { "programs" => 1 } => "programs: must be a directory",
 }.each do |change, wanted|

@@ -5,7 +5,7 @@ cd "$(dirname "$0")"
 
 ruby check.rb
 
-# Vagrant does not look into the block of a provider that is not installed, and VirtualBox rarely is where this runs.
+# Vagrant ignores the block of a provider that is not installed. VirtualBox is often not installed where this runs.
 known='^(cpus|memory|linked_clone|customize)$'
 while read -r key; do
   [[ $key =~ $known ]] || { echo "Vagrantfile: virtualbox.$key is no setting that VirtualBox's provider is known to have" >&2; exit 1; }

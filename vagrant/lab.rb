@@ -5,10 +5,10 @@ require "ipaddr"
 require "socket"
 require "yaml"
 
-# Lab is the cluster that lab.yaml describes: its machines, their addresses, and what Ansible has to know.
+# Lab is the cluster that lab.yaml describes: its machines, their addresses, and the variables for Ansible.
 # All mistakes in the file are reported together, before any machine starts.
 class Lab
-  # Invalid tells what is wrong with the file.
+  # Invalid says what is wrong with the file.
   class Invalid < StandardError; end
 
   # Machine is one virtual machine.
@@ -17,9 +17,9 @@ class Lab
   KEYS = %w[box box_version masters nodes network cluster_cidr service_cidr access programs].freeze
   MACHINE_KEYS = %w[count cpus memory].freeze
   ACCESS_KEYS = %w[open allow].freeze
-  # How many prefixes a gateway takes in one list.
+  # The maximum number of prefixes in one list of a gateway.
   MAX_PREFIXES = 40
-  # What VirtualBox lets hosts use without a change of its own configuration.
+  # The range that VirtualBox allows for host-only networks by default.
   VIRTUALBOX_RANGE = IPAddr.new("192.168.56.0/21")
   PROGRAMS = %w[xebec xebecd xebec-agent].freeze
 
@@ -61,7 +61,7 @@ class Lab
     IPAddr.new(@settings["network"]).inspect[%r{/([0-9.]+)>}, 1]
   end
 
-  # The inventory for Ansible. It reaches the machines on the private network, with the key that boxes come with.
+  # The inventory for Ansible, which connects to the machines on the private network with the default key of boxes.
   def inventory
     groups = machines.group_by(&:group).transform_values do |of|
       { "hosts" => of.to_h { |m| [m.name, { "ansible_host" => m.address }] } }
@@ -77,7 +77,7 @@ class Lab
     path
   end
 
-  # Programs are looked for only when machines start: `vagrant status` and `destroy` do not need them.
+  # The programs are checked only when machines start: `vagrant status` and `destroy` do not need them.
   def check_programs
     absent = PROGRAMS.reject { |p| File.executable?(File.join(programs, p)) }
     raise Invalid, "#{programs} lacks #{absent.join(", ")}: run `make build` first, or set programs in lab.yaml" unless absent.empty?
@@ -85,7 +85,7 @@ class Lab
 
   private
 
-  # What differs from the roles' defaults.
+  # Values that differ from the defaults of the roles.
   def variables
     {
       "ansible_user" => "vagrant",
@@ -111,20 +111,20 @@ class Lab
   end
 
   def check
-    return problem("it holds no settings") unless @settings.is_a?(Hash)
+    return problem("it has no settings") unless @settings.is_a?(Hash)
 
     check_keys("", @settings, KEYS)
     problem("box: must be a name such as debian/bookworm64") unless @settings["box"].is_a?(String) && !@settings["box"].empty?
     problem("box_version: must be a version in quotes, or \"\"") unless @settings["box_version"].is_a?(String)
     problem("programs: must be a directory") unless @settings["programs"].is_a?(String)
-    check_machines("masters", [1, 3, 5], "1, 3 or 5: an even number of etcd members bears no more losses than one less")
+    check_machines("masters", [1, 3, 5], "1, 3 or 5: an even number of etcd members tolerates no more failures than one less")
     check_machines("nodes", (0..50).to_a, "a number from 0 to 50")
     check_networks
     check_access
   end
 
   def check_keys(prefix, given, known)
-    (given.keys - known).each { |k| problem("#{prefix}#{k}: there is no such key; there are #{known.join(", ")}") }
+    (given.keys - known).each { |k| problem("#{prefix}#{k}: unknown key; the keys are #{known.join(", ")}") }
     (known - given.keys).each { |k| problem("#{prefix}#{k}: is missing") }
   end
 
@@ -160,7 +160,7 @@ class Lab
     network = parse("network")
     return if network.nil? || !lists["private"] || lists["private"].empty? || lists["private"].any? { |p| p.include?(network) }
 
-    problem("access.private.allow: does not hold the machines' network, #{@settings["network"]}: the nodes could not join")
+    problem("access.private.allow: does not contain the machines' network, #{@settings["network"]}: the nodes could not join")
   end
 
   # Returns the prefixes that an endpoint admits, nil when something is wrong with them.
@@ -183,7 +183,7 @@ class Lab
     prefixes
   end
 
-  # A network of the machines is said to be wrong once, by its first check.
+  # The result is kept, so that a wrong network is reported only once.
   def parse(key)
     @parsed ||= {}
     @parsed.fetch(key) { @parsed[key] = parse_prefix(key, @settings[key]) }

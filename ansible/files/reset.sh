@@ -1,6 +1,6 @@
 #!/bin/bash
-# Takes everything off this host that the roles put there and that ran because of it. What is not there is no error, so that
-# it can be run again. Prints "removed" when there was something.
+# Removes everything from this host that the roles installed and that the installation started. It can be run again: what
+# does not exist is no error. Prints "removed" when it removed something.
 set -euo pipefail
 shopt -s nullglob
 
@@ -14,7 +14,7 @@ if ((${#units[@]} > 0)); then
   systemctl disable --now --quiet "${units[@]##*/}"
 fi
 
-# Pods: their containers, then what is mounted for them, which their network namespaces end with.
+# Pods: their containers, then their mounts. Their network namespaces end with these.
 if [[ -e $state && -S /run/containerd/containerd.sock ]]; then
   for container in $(ctr -n xebec containers list --quiet); do
     ctr -n xebec tasks kill --all --signal SIGKILL "$container" >/dev/null 2>&1 || true
@@ -28,12 +28,12 @@ if [[ -e /etc/xebec/agent ]]; then
   rm -f /etc/containerd/config.toml
 fi
 awk -v top="$state/" 'index($2, top) == 1 {print $2}' /proc/mounts | sort -r | while read -r mount; do
-  # A bind mount shares what is mounted below it with the mount it was made of, which must keep it.
+  # Without this, unmounting a bind mount would also unmount what is mounted below its source.
   mount --make-rprivate "$mount" 2>/dev/null || true
   umount -l "$mount"
 done
 
-# Routing: programs end with their pins, on older kernels with their filters.
+# Routing: a program is removed with its pin, on older kernels with its filter.
 if [[ -e $state ]]; then
   rm -rf /sys/fs/bpf/xebec
   for link in /sys/class/net/*; do

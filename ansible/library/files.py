@@ -13,8 +13,8 @@ module: files
 short_description: Write many small files in one call
 description:
   - Makes directories and writes files with the given content, mode, owner and group.
-  - A file is replaced atomically, and only when its content differs, so that readers never see half of it.
-  - A host with eight services has some sixty files; one call for all of them takes as long as one for each alone.
+  - A file is replaced atomically, and only when its content differs, so that readers never see a partial file.
+  - A host with eight services has about sixty files. One call for all of them takes as long as a call for one of them.
 options:
   directories:
     description: Directories to make, parents first, each with path, mode, owner and group.
@@ -36,7 +36,7 @@ author: Xebec
 
 RETURN = r"""
 paths:
-  description: What was made, written, given another owner or mode, or removed.
+  description: Paths that were made, written or removed, or whose owner or mode was changed.
   type: list
   returned: always
 """

@@ -8,10 +8,10 @@ from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: handshake
-short_description: See whether a gRPC server takes a client's certificate
+short_description: Check that a gRPC server accepts a client's certificate
 description:
-  - Makes a TLS handshake with one server after the other until one takes the certificate.
-  - Fails when none does, with what was wrong at each.
+  - Makes a TLS handshake with one server after the other until one accepts the certificate.
+  - Fails when none does, with the error of each server.
 options:
   endpoints:
     description: Servers, as https://host:port.
@@ -35,7 +35,7 @@ author: Xebec
 
 RETURN = r"""
 endpoint:
-  description: The server that takes the certificate.
+  description: The server that accepts the certificate.
   type: str
   returned: success
 """
@@ -53,13 +53,13 @@ def shake(context, endpoint):
     """Make a handshake; OSError says what is wrong."""
     host, port = endpoint.split("://", 1)[1].rsplit(":", 1)
     with socket.create_connection((host, int(port)), 5) as connection:
-        connection.settimeout(60)  # a busy host accepts a connection at once and signs when it gets to it
+        connection.settimeout(60)  # a busy host accepts a connection immediately and signs much later
         with context.wrap_socket(connection, server_hostname=host) as session:
-            # A client learns only now that its certificate is refused. A server that is content greets it, or waits for it to speak.
+            # Only now does a client learn that its certificate is refused. A server that accepts it sends data or waits for data.
             session.settimeout(2)
             try:
                 if not session.recv(1):
-                    raise OSError("it ends the connection after the handshake")
+                    raise OSError("the server closes the connection after the handshake")
             except socket.timeout:
                 pass
 

@@ -13,27 +13,28 @@ module: units
 short_description: Start systemd units and wait until they serve
 description:
   - Enables the units and starts those that do not run.
-  - Restarts those that run with something old, their program or one of their files having been replaced since they
-    started, one after the other, each only when the one before serves again. That is seen from the host itself, so
-    that a run which was interrupted is made up for by the next.
-  - Waits until every unit serves. A unit that ends or is restarted by systemd meanwhile fails the call at once, with
-    the last lines of its own log instead of a timeout.
+  - Restarts those whose program or one of whose files was replaced since they started, one after the other, each only
+    when the one before serves again. The host itself shows which these are, so that the next run completes an
+    interrupted one.
+  - Waits until every unit serves. If a unit ends or is restarted by systemd meanwhile, the call fails immediately, with
+    the last lines of the unit's log instead of a timeout.
 options:
   units:
     description:
-      - Units, each with name; listen (host:port or the path of a socket) when others connect to it; cert and key (paths) to
-        show there, when it takes TLS; files (paths) that it reads only when it starts; reload, whether it reads them again when it
-        is asked to, and continues to serve meanwhile.
-      - Many listen long before they serve, etcd until it has found its leader. A TLS handshake tells, a connection alone does not.
+      - Units, each with name; listen (host:port or the path of a socket) if clients connect to it; cert and key (paths) of a
+        client, if it uses TLS; files (paths) that it reads only when it starts; reload, if systemctl reload makes it read them
+        again without an interruption.
+      - Many units listen long before they serve, for example etcd until it has a leader. A TLS handshake shows that they serve; a
+        connection alone does not.
     type: list
     elements: dict
     required: true
   restart:
-    description: Whether to restart units that run with something old.
+    description: Whether to restart units that run with an old program or old files.
     type: bool
     default: true
   wait:
-    description: Seconds to wait for a unit to serve, 0 not to wait.
+    description: Seconds to wait until a unit serves; 0 does not wait.
     type: int
     default: 60
 author: Xebec
@@ -45,7 +46,7 @@ started:
   type: list
   returned: always
 restarted:
-  description: Units that did, and were restarted or told to read their files again.
+  description: Units that ran before, and were restarted or reloaded.
   type: list
   returned: always
 """
@@ -58,11 +59,12 @@ EXAMPLES = r"""
 
 FIELDS = ["ActiveState", "SubState", "UnitFileState", "NRestarts", "LoadState", "NeedDaemonReload", "FragmentPath", "MainPID", "ExecMainStartTimestamp",
           "StateChangeTimestamp"]
-# Those that systemd tells of every service, also of one that it does not know.
+# Fields that systemd reports for every service, also for an unknown one.
 ALWAYS = ["ActiveState", "SubState", "NRestarts", "LoadState", "NeedDaemonReload"]
-# How long answers may lack them, in seconds.
+# Time until an answer without them is an error, in seconds.
 SHOW_TIMEOUT = 60
-# How long a unit has to answer, at first and at most, and the least and the longest pause between two looks at it, in seconds.
+# The first and the longest time limit for an answer of a unit, and the shortest and the longest time between two checks of it,
+# in seconds.
 PATIENCE_MIN, PATIENCE_MAX = 2, 60
 PAUSE_MIN, PAUSE_MAX = 0.2, 10
 
@@ -100,11 +102,11 @@ class Systemd:
             if not missing:
                 return state
             if time.monotonic() > deadline:
-                raise Failed("systemctl show %s does not tell %s" % (name, ", ".join(missing)))
+                raise Failed("systemctl show %s does not report %s" % (name, ", ".join(missing)))
             time.sleep(1)
 
     def log(self, name):
-        # What a unit said last may still be on its way into the journal.
+        # The last lines of a unit may not be in the journal yet.
         self.module.run_command(["journalctl", "--sync"])
         _code, out, _err = self.module.run_command(["journalctl", "--unit", name, "--lines", "15", "--no-pager", "--output", "cat"])
         return out.strip()
@@ -211,7 +213,7 @@ def apply(systemd, params, check):
         if enabled:
             systemd.run("enable", *enabled)
         if started:
-            # Units that failed often are held back by systemd until this.
+            # systemd does not start units that failed often until they are reset.
             systemd.run("reset-failed", *started, tolerate=True)
             systemd.bring("start", started)
         for unit in units:

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Builds a box of Debian for Vagrant's libvirt provider from Debian's packages, with all that the roles would install, so
-# that machines made of it need no mirror. As root, in about three minutes; needs debootstrap, e2fsprogs and qemu-utils.
+# Builds a box of Debian for Vagrant's libvirt provider from Debian's packages, with all packages that the roles install, so
+# that its machines need no mirror. As root, in about three minutes; needs debootstrap, e2fsprogs and qemu-utils.
 #
 #   vagrant/box/build.sh OUT.box [SUITE]
 #
-# SUITE is a Debian release, bookworm when not said. The disk has one partition and GRUB in the gap before it, written by
-# hand: no loop device is used, and nothing is mounted but /proc in the new tree while its packages are configured.
+# SUITE is a Debian release, bookworm by default. The disk has one partition, and GRUB in the gap before it. The script writes
+# both directly, without a loop device, and mounts only /proc in the new tree while its packages are configured.
 set -euo pipefail
 
 if (($# < 1 || $# > 2)); then
@@ -31,11 +31,11 @@ disk_size=8192
 gap=1
 
 packages=(
-  # a machine that boots
+  # to boot
   systemd-sysv dbus udev kmod linux-image-cloud-amd64 initramfs-tools grub-pc-bin e2fsprogs procps
-  # that Vagrant can log in to and configure
+  # to let Vagrant log in and configure the machine
   openssh-server sudo ifupdown isc-dhcp-client iproute2 iputils-ping python3 python3-apt rsync ca-certificates
-  # what the roles install
+  # installed by the roles
   containerd runc haproxy keepalived systemd-timesyncd
 )
 
@@ -71,7 +71,7 @@ printf '127.0.0.1\tlocalhost\n127.0.1.1\t%s\n' "$suite" >"$tree/etc/hosts"
 cat >"$tree/etc/network/interfaces" <<'EOF'
 auto lo
 iface lo inet loopback
-# The interface that Vagrant logs in by; it adds the others below.
+# The interface that Vagrant uses to log in. It adds the other interfaces below.
 allow-hotplug eth0
 iface eth0 inet dhcp
 source /etc/network/interfaces.d/*
@@ -79,14 +79,14 @@ EOF
 uuid=$(cat /proc/sys/kernel/random/uuid)
 echo "UUID=$uuid / ext4 errors=remount-ro 0 1" >"$tree/etc/fstab"
 printf 'APT::Periodic::Enable "0";\n' >"$tree/etc/apt/apt.conf.d/99-no-periodic"
-# The roles start these; here they would run without a configuration.
+# The roles start these services, because they write their configuration.
 for unit in containerd haproxy keepalived; do
   rm -f "$tree/etc/systemd/system/multi-user.target.wants/$unit.service"
 done
 for unit in apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer man-db.timer dpkg-db-backup.timer; do
   ln -sfn /dev/null "$tree/etc/systemd/system/$unit"
 done
-# Names as the Vagrantfile's private network expects them, and what is needed to watch a machine that does not come up.
+# Interface names as the Vagrantfile's private network expects them, and a console to debug a machine that does not start.
 cmdline="root=UUID=$uuid ro net.ifnames=0 biosdevname=0 console=tty0 console=ttyS0,115200"
 kernel=$(basename "$(ls "$tree"/boot/vmlinuz-*)")
 initrd=$(basename "$(ls "$tree"/boot/initrd.img-*)")
@@ -130,7 +130,7 @@ truncate -s "${disk_size}M" "$disk"
 sfdisk -q "$disk" <<<"label: dos
 start=${gap}MiB, type=83, bootable"
 mke2fs -q -t ext4 -U "$uuid" -L root -d "$tree" -E "offset=$((gap << 20)),lazy_itable_init=0" "$disk" "$((disk_size - gap))M"
-# The first 440 bytes boot, what follows is the partition table. boot.img looks for the second stage in the next sector.
+# The first 440 bytes are boot code; the partition table follows. boot.img looks for the second stage in the next sector.
 dd if="$tree/usr/lib/grub/i386-pc/boot.img" of="$disk" bs=440 count=1 conv=notrunc status=none
 core=$tree/boot/grub/core.img
 if (($(stat -c %s "$core") > (gap << 20) - 512)); then
