@@ -14,16 +14,18 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/pipeline"
 )
 
-// verbs are those that can be asked about.
-var verbs = []authz.Action{authz.Get, authz.List, authz.Watch, authz.Create, authz.Update, authz.Patch, authz.Delete, authz.DeleteCollection}
+// verbs are those that CheckAccess accepts.
+var verbs = []authz.Action{
+	authz.Get, authz.List, authz.Watch, authz.Create, authz.Update, authz.Patch, authz.Delete, authz.DeleteCollection,
+}
 
 // aliases are further names of actions on subresources.
 var aliases = map[string]authz.Action{
 	"update status": authz.UpdateStatus, "update-status": authz.UpdateStatus, "bind": authz.Bind,
 }
 
-// accessService answers whether a caller may do something, by the authorizer that decides the calls
-// themselves.
+// accessService answers whether a caller may do something. It asks the authorizer that authorizes
+// the calls.
 type accessService struct {
 	authv1.UnimplementedAccessServiceServer
 	kinds      *scheme.Scheme
@@ -40,7 +42,8 @@ func (s *accessService) CheckAccess(ctx context.Context, req *authv1.CheckAccess
 	if alias, ok := aliases[string(action)]; ok && req.GetSubresource() == "" {
 		action = alias
 	} else if !slices.Contains(verbs, action) {
-		return nil, apierr.BadField("verb", "%q is none of get, list, watch, create, update, update-status, patch, delete, deletecollection, bind", req.GetVerb())
+		return nil, apierr.BadField("verb",
+			"unknown verb %q: want get, list, watch, create, update, update-status, patch, delete, deletecollection or bind", req.GetVerb())
 	}
 	caller := callerOf(ctx)
 	if req.GetUser() != "" {

@@ -21,11 +21,11 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// accountsInterval is how often it is looked whether every namespace has its default account.
+// accountsInterval is the time between two checks that every namespace has its default account.
 const accountsInterval = 30 * time.Second
 
-// AccountsConfig gives service accounts rights, as namespace/name each. There are no roles: who is
-// in neither list may ask who it is and what it may do, and nothing else.
+// AccountsConfig gives service accounts rights, as namespace/name each. There are no roles: an
+// account in neither list may only ask for its identity and its rights.
 type AccountsConfig struct {
 	// Readers may get, list and watch everything but secrets.
 	Readers []string `yaml:"readers" help:"service accounts, as namespace/name, that may read everything but secrets"`
@@ -38,14 +38,14 @@ func (c AccountsConfig) validate() error {
 	for key, accounts := range map[string][]string{"readers": c.Readers, "admins": c.Admins} {
 		for _, account := range accounts {
 			if namespace, name, ok := strings.Cut(account, "/"); !ok || namespace == "" || name == "" || strings.Contains(name, "/") {
-				problems = append(problems, fmt.Errorf("serviceAccounts.%s: %q is not namespace/name", key, account))
+				problems = append(problems, fmt.Errorf("serviceAccounts.%s: invalid account %q: want NAMESPACE/NAME", key, account))
 			}
 		}
 	}
 	return errors.Join(problems...)
 }
 
-// users are the accounts as the authorizer knows callers.
+// users returns the accounts as user names, which the authorizer compares with callers.
 func users(accounts []string) map[string]bool {
 	out := make(map[string]bool, len(accounts))
 	for _, account := range accounts {
@@ -55,7 +55,7 @@ func users(accounts []string) map[string]bool {
 	return out
 }
 
-// signal wakes one that waits, however often it is given before that.
+// signal wakes one waiting goroutine. Several notifications before the wait count as one.
 type signal chan struct{}
 
 func (s signal) notify() {
@@ -65,8 +65,8 @@ func (s signal) notify() {
 	}
 }
 
-// keepAccounts makes the default account of every namespace that lost it, or is older than this,
-// until ctx ends: at once where it is deleted here and where a pod lacks it.
+// keepAccounts creates missing default accounts of namespaces until ctx ends. It does so
+// immediately when an account is deleted by this apiserver or missing for a pod.
 func (s *Service) keepAccounts(ctx context.Context) {
 	pauses := backoff.Backoff{Min: time.Second, Max: accountsInterval}
 	for {
@@ -75,7 +75,7 @@ func (s *Service) keepAccounts(ctx context.Context) {
 			pauses.Reset()
 		} else if ctx.Err() == nil {
 			next = pauses.Next(err)
-			s.log.Warn("Default service accounts not made yet", zap.Error(err), zap.Duration(metrics.KeyRetryAfter, next))
+			s.log.Warn("Failed to create default service accounts", zap.Error(err), zap.Duration(metrics.KeyRetryAfter, next))
 		}
 		select {
 		case <-ctx.Done():
@@ -86,7 +86,7 @@ func (s *Service) keepAccounts(ctx context.Context) {
 	}
 }
 
-// makeAccounts reads linearizably, so that it sees the deletion that it was told of.
+// makeAccounts reads linearizably, so that it sees the deletion that it was notified of.
 func (s *Service) makeAccounts(ctx context.Context) error {
 	list, err := s.store.List(ctx, storage.ListOptions{Kind: "Namespace"})
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package apiserver serves the objects of every kind. It alone touches their keys in etcd: it
-// checks, completes and stores what clients send, and answers reads and watches from a cache that
-// follows etcd. Any number of instances run side by side; they share nothing but etcd.
+// Package apiserver serves the objects of every kind. No other service reads or writes their keys
+// in etcd. It checks, completes and stores what clients send, and answers reads and watches from a
+// cache that follows etcd. Any number of instances run side by side; they share nothing but etcd.
 //
 // A write passes resource.go, pipeline/pipeline.go with the phases, pipeline/create.go or its like,
 // admission/chain.go and registry/registry.go, and is stored by storage/txn.go. A read passes
@@ -50,7 +50,7 @@ import (
 type Config struct {
 	// ServiceCIDR is the range that cluster IPs are allocated from; in a dual-stack cluster an IPv4
 	// and an IPv6 range, with a comma between.
-	ServiceCIDR string `yaml:"serviceCIDR" help:"addresses that services get: an IPv4 range, for dual stack followed by a comma and an IPv6 range"`
+	ServiceCIDR string `yaml:"serviceCIDR" help:"cluster IPs of services: an IPv4 range, for dual stack followed by a comma and an IPv6 range"`
 	// ClusterDNS is the IPv4 address in ServiceCIDR that nodes answer DNS on; it is given to no
 	// service.
 	ClusterDNS string `yaml:"clusterDNS" help:"address in serviceCIDR that nodes answer DNS at"`
@@ -74,7 +74,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// Validate reports every setting that makes no sense.
+// Validate reports every invalid setting.
 func (c Config) Validate() error {
 	cidrs, err := ipalloc.ParseFamilies(c.ServiceCIDR)
 	if err != nil {
@@ -88,7 +88,7 @@ func (c Config) Validate() error {
 		return fmt.Errorf("clusterDNS: %s is not in serviceCIDR %s", dns, cidrs[0])
 	}
 	if dns == ipalloc.First(cidrs[0]) {
-		return fmt.Errorf("clusterDNS: %s, the first address of serviceCIDR, is that of service default/kubernetes: choose another", dns)
+		return fmt.Errorf("clusterDNS: %s is the first address of serviceCIDR, which service default/kubernetes has: choose another", dns)
 	}
 	return errors.Join(c.ServiceAccounts.validate(), fairness.ValidateSeats("maxInFlight", c.MaxInFlight), c.Queues.Validate("queues"))
 }
@@ -105,14 +105,14 @@ type Service struct {
 	ready        chan struct{}
 	fairness     fairness.Config
 	log          *zap.Logger
-	// accountsLost is given when a namespace without its default account was met.
+	// accountsLost is notified when a namespace without its default account was found.
 	accountsLost signal
-	// watchAge is minWatchAge and recheck recheckInterval, but in tests.
+	// watchAge is minWatchAge and recheck recheckInterval, except in tests.
 	watchAge, recheck time.Duration
 }
 
-// New makes a service for the kinds of a scheme over an etcd client. The client stays the caller's
-// to close, after Run has returned.
+// New makes a service for the kinds of a scheme over an etcd client. The caller closes the client
+// after Run has returned.
 func New(cfg Config, served *scheme.Scheme, etcd *clientv3.Client, log *zap.Logger) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -166,7 +166,7 @@ func (s *Service) Register(r grpc.ServiceRegistrar) {
 func (s *Service) Ready() <-chan struct{} { return s.ready }
 
 // ConfigureServer leaves calls that name a kind to the handlers, which authorize them with the
-// object. An instance that has lost etcd is taken out of rotation: others may have it still.
+// object. An instance without a connection to etcd is unhealthy: other instances may have one.
 func (s *Service) ConfigureServer(cfg *rpc.ServerConfig) {
 	cfg.Authorize = rpc.AuthorizeUnlessKind
 	cfg.Healthy = s.store.Ready
@@ -199,7 +199,7 @@ func (s *Service) prepare(ctx context.Context) error {
 			if err == nil || apierr.IsAlreadyExists(err) {
 				break
 			}
-			s.log.Warn("Namespace not created yet", zap.String(metrics.KeyNamespace, name), zap.Error(err))
+			s.log.Warn("Failed to create namespace", zap.String(metrics.KeyNamespace, name), zap.Error(err))
 			select {
 			case <-ctx.Done():
 				return nil
@@ -214,20 +214,22 @@ func (s *Service) prepare(ctx context.Context) error {
 	return nil
 }
 
-// checkTxnOps refuses to serve when etcd takes fewer operations in a transaction than the
-// configuration says: writes would fail now and then, with whoever happens to write much at once.
-// An etcd that does not answer is asked no further.
+// checkTxnOps returns an error when etcd accepts fewer operations in a transaction than the
+// configuration says: large transactions of clients would fail later. An etcd that does not answer
+// is asked only once.
 func (s *Service) checkTxnOps(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	// Conditions that never hold: etcd counts them before it looks at any.
+	// Conditions that never hold: etcd counts them before it evaluates any.
 	never := clientv3.Compare(clientv3.Version("/xebec/max-txn-ops"), "<", 0)
 	_, err := s.etcd.Txn(ctx).If(slices.Repeat([]clientv3.Cmp{never}, s.pipeline.MaxTxnOps)...).Commit()
 	if errors.Is(err, rpctypes.ErrTooManyOps) {
-		return fmt.Errorf("etcd takes fewer operations in a transaction than the %d configured: start etcd with --max-txn-ops=%d, or set storage.maxTxnOps to its limit, which is 128 unless it was changed", s.pipeline.MaxTxnOps, storage.ShippedMaxTxnOps)
+		return fmt.Errorf("etcd accepts fewer operations in a transaction than storage.maxTxnOps, %d: "+
+			"start etcd with --max-txn-ops=%d, or set storage.maxTxnOps to etcd's limit, which is 128 by default",
+			s.pipeline.MaxTxnOps, storage.ShippedMaxTxnOps)
 	}
 	if err != nil && ctx.Err() == nil {
-		s.log.Warn("etcd's limit of operations in a transaction could not be checked", zap.Error(err))
+		s.log.Warn("Failed to check etcd's limit of operations in a transaction", zap.Error(err))
 	}
 	return nil
 }
@@ -241,7 +243,7 @@ func (s *Service) makeNamespace(ctx context.Context, k *scheme.Kind, name string
 	return s.createOwn(ctx, &corev1.Namespace{Metadata: &metav1.ObjectMeta{Name: name}})
 }
 
-// self is the caller of the writes that the apiserver makes on its own.
+// self is the caller of the writes that the apiserver makes itself.
 var self = authz.Caller{User: "xebec:apiserver", Groups: []string{authz.GroupAdmins}}
 
 // createOwn creates an object that the apiserver keeps itself.
@@ -254,7 +256,7 @@ func (s *Service) createOwn(ctx context.Context, o scheme.Object) error {
 	return err
 }
 
-// callerOf is who makes the request, as the server's authentication found.
+// callerOf returns the authenticated caller of a request.
 func callerOf(ctx context.Context) authz.Caller {
 	return edge.IdentityFromContext(ctx).Caller()
 }

@@ -454,7 +454,7 @@ func TestNodePorts(t *testing.T) {
 	wg.Wait()
 	held("40 services of two ports", 80)
 
-	// A port that somebody asks for at two apiservers at once is one's.
+	// Of two services that request one port at two apiservers at the same time, only one gets it.
 	var wanted int32 = 30000
 	for given[wanted] != "" {
 		wanted++

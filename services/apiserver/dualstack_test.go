@@ -179,8 +179,8 @@ func TestDualStack(t *testing.T) {
 	}
 	held("after deletions")
 
-	// Two apiservers fill the smaller range: each address is given once, and who comes too late is
-	// told.
+	// Two apiservers fill the smaller range: each address is allocated once, and further services are
+	// refused.
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	full := 0
@@ -203,12 +203,12 @@ func TestDualStack(t *testing.T) {
 	wg.Wait()
 	// 255 addresses, 4 of which are in use already.
 	if full != 260-(255-4) {
-		t.Errorf("%d services were told that the range is full, want %d", full, 260-(255-4))
+		t.Errorf("%d services were refused because the range is full, want %d", full, 260-(255-4))
 	}
 	held("after filling the range")
 }
 
-// In a cluster of one family nobody gets more, and who insists is told.
+// In a cluster of one family, services get one address, and RequireDualStack is refused.
 func TestSingleStackCluster(t *testing.T) {
 	c := admin(start(t, etcdtest.New(t, 1)))
 	waitNamespace(t, c)

@@ -31,22 +31,22 @@ import (
 )
 
 const (
-	// kubernetesPort is where pods find the gateways at the address of the service, which names it
-	// kubernetesPortName.
+	// kubernetesPort is the port at which pods reach the gateways at the service's address, and
+	// kubernetesPortName its name.
 	kubernetesPort     = 443
 	kubernetesPortName = "https"
 	// kubernetesManager marks the service's slices as those of the apiservers.
 	kubernetesManager = "apiserver.xebec"
-	// kubernetesInterval is how often it is looked whether somebody changed or deleted them, and
-	// kubernetesRetry how soon what failed is tried again.
+	// kubernetesInterval is the time between two checks of the service and its slices, and
+	// kubernetesRetry the time from a failure to the next attempt.
 	kubernetesInterval = 30 * time.Second
 	kubernetesRetry    = 2 * time.Second
 )
 
-// keepKubernetes keeps the service default/kubernetes, by which pods reach the cluster: behind it
-// are the gateways that are registered. Every instance does it, for all want the same and only what
-// differs is written. Where no gateway was ever registered there is nothing to serve, and no
-// service is made. It returns when ctx ends.
+// keepKubernetes keeps the service default/kubernetes, with which pods reach the cluster. Its
+// endpoints are the registered gateways. Every instance does it: all have the same desired state,
+// and only differences are written. Without any registered gateway it makes no service. It returns
+// when ctx ends.
 func (s *Service) keepKubernetes(ctx context.Context) {
 	directory := discovery.New(s.etcd, s.log)
 	defer directory.Close()
@@ -56,7 +56,7 @@ func (s *Service) keepKubernetes(ctx context.Context) {
 	following.Go(func() {
 		directory.Follow(ctx, "gateway", func(addresses []string) {
 			select {
-			case <-latest: // was overtaken
+			case <-latest: // replaced by a newer one
 			default:
 			}
 			latest <- addresses
@@ -74,14 +74,14 @@ func (s *Service) keepKubernetes(ctx context.Context) {
 		}
 		next := kubernetesInterval
 		if err := s.makeKubernetes(ctx, kubernetesSlices(gateways)); err != nil && ctx.Err() == nil {
-			s.log.Warn("The service default/kubernetes is not as it should be", zap.Error(err))
+			s.log.Warn("Failed to reconcile service default/kubernetes", zap.Error(err))
 			next = kubernetesRetry
 		}
 		again.Reset(next)
 	}
 }
 
-// makeKubernetes makes the service, if it is not there, and these its slices.
+// makeKubernetes creates the service if it does not exist, and makes its slices the wanted ones.
 func (s *Service) makeKubernetes(ctx context.Context, wanted []*discoveryv1.EndpointSlice) error {
 	if len(wanted) == 0 {
 		return nil
@@ -115,7 +115,7 @@ func (s *Service) makeKubernetes(ctx context.Context, wanted []*discoveryv1.Endp
 	return errors.Join(problems...)
 }
 
-// writeSlice creates or changes a slice; one that is as wanted costs no read and no write.
+// writeSlice creates or changes a slice. One that is as wanted needs no request to etcd.
 func (s *Service) writeSlice(ctx context.Context, k *scheme.Kind, wanted *discoveryv1.EndpointSlice) error {
 	err := s.storeSlice(ctx, k, wanted)
 	if err != nil && !apierr.IsAlreadyExists(err) {
@@ -158,13 +158,15 @@ func (s *Service) deleteSlice(ctx context.Context, k *scheme.Kind, key storage.K
 
 func sameSlice(have, want *discoveryv1.EndpointSlice) bool {
 	content := func(e *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
-		return &discoveryv1.EndpointSlice{Metadata: &metav1.ObjectMeta{Labels: e.GetMetadata().GetLabels()}, Endpoints: e.GetEndpoints(), Ports: e.GetPorts()}
+		return &discoveryv1.EndpointSlice{
+			Metadata: &metav1.ObjectMeta{Labels: e.GetMetadata().GetLabels()}, Endpoints: e.GetEndpoints(), Ports: e.GetPorts(),
+		}
 	}
 	return proto.Equal(content(have), content(want))
 }
 
-// kubernetesService is the service as it is made. Its address is the first of the range, which no
-// other service gets: the gateways' certificates hold it.
+// kubernetesService returns the service to create. Its address is the first of the range, which no
+// other service gets, because the gateways' certificates contain it.
 func kubernetesService(address netip.Addr) *corev1.Service {
 	return &corev1.Service{
 		Metadata: &metav1.ObjectMeta{
@@ -178,9 +180,9 @@ func kubernetesService(address netip.Addr) *corev1.Service {
 	}
 }
 
-// kubernetesSlices are the slices for gateways at these addresses, host:port each: one for each
-// family and port, named by them. What pods could not call, a name or a loopback address, is left
-// out.
+// kubernetesSlices returns the slices for gateways at these addresses, host:port each: one for each
+// family and port, and named by both. Host names and loopback addresses are left out, because pods
+// cannot connect to them.
 func kubernetesSlices(gateways []string) []*discoveryv1.EndpointSlice {
 	type group struct {
 		family string
@@ -205,7 +207,10 @@ func kubernetesSlices(gateways []string) []*discoveryv1.EndpointSlice {
 		out = append(out, &discoveryv1.EndpointSlice{
 			Metadata: &metav1.ObjectMeta{
 				Namespace: core.KubernetesNamespace, Name: fmt.Sprintf("%s-%s-%d", core.KubernetesService, strings.ToLower(g.family), g.port),
-				Labels: map[string]string{discoverykinds.LabelServiceName: core.KubernetesService, discoverykinds.LabelEndpointSliceManagedBy: kubernetesManager},
+				Labels: map[string]string{
+					discoverykinds.LabelServiceName:            core.KubernetesService,
+					discoverykinds.LabelEndpointSliceManagedBy: kubernetesManager,
+				},
 			},
 			AddressType: g.family,
 			Endpoints:   endpoints,

@@ -108,7 +108,7 @@ func TestKubernetesService(t *testing.T) {
 	register("master-1", "10.0.0.11:7443")
 	until("another port", "kubernetes-ipv4-6443 IPv4 https/6443: 10.0.0.12\nkubernetes-ipv4-7443 IPv4 https/7443: 10.0.0.11")
 
-	// What somebody deleted is made again as soon as anything changes, and by itself after a while.
+	// A deleted service is created again with the next change of the gateways, or after an interval.
 	if _, err := client.Delete[*corev1.Service](ctx, c, "default", "kubernetes"); err != nil {
 		t.Fatal(err)
 	}

@@ -19,22 +19,23 @@ const (
 	maxLeaseSeconds = 3600
 )
 
-// Leases of nodes live longer the more there are, so that all nodes together renew no more often
-// than so many times a second when each renews three times in its lease's time: that is what 1,000
-// nodes with leases of 10 s do. No node is noticed later than with Kubernetes' 40 s.
+// The more nodes there are, the longer their leases live, so that all nodes together make at most
+// nodeRenewalsPerSecond renewals when each renews three times in the time to live of its lease:
+// 1,000 nodes with leases of 10 s do. A failed node is noticed after at most 40 s, as in
+// Kubernetes.
 const (
 	nodeRenewalsPerSecond = 300
 	maxNodeLeaseSeconds   = 40
 )
 
-// nodeLeaseSeconds is the time to live of the lease of a node that asks for so much, among so many
-// others.
+// nodeLeaseSeconds returns the time to live that the lease of a node is granted, from the requested
+// one and the number of leases.
 func nodeLeaseSeconds(asked int64, leases int) int64 {
 	return max(asked, min(3*int64(leases)/nodeRenewalsPerSecond, maxNodeLeaseSeconds))
 }
 
-// advisedSeconds is the time to live that a node's lease of ttl seconds would be granted now, among
-// so many others, when that is longer, and 0 otherwise.
+// advisedSeconds returns the time to live that a node's lease of ttl seconds would be granted now,
+// from the number of leases, or 0 when that is not longer.
 func advisedSeconds(ttl int64, leases int) int64 {
 	if advised := nodeLeaseSeconds(ttl, leases); advised > ttl {
 		return advised
@@ -123,7 +124,7 @@ func (l *leaseService) checkOwner(ctx context.Context, id int64) error {
 		return storage.APIError(err)
 	}
 	if caller := callerOf(ctx); owner != caller.User && !caller.In(authz.GroupAdmins) {
-		return apierr.Denied("lease %d belongs to another user than %q", id, caller.User)
+		return apierr.Denied("lease %d was granted to another user than %q", id, caller.User)
 	}
 	return nil
 }

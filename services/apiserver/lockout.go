@@ -22,9 +22,9 @@ import (
 // maxNamed bounds the nodes that a refusal names.
 const maxNamed = 5
 
-// checkLockout refuses an access list that would cut off the one who writes it, or nodes of the
-// cluster, unless the call says that it means it. A node is well where either listener admits one
-// of its addresses: which it calls at is its own configuration's.
+// checkLockout refuses an access list that would refuse connections of its writer, or of nodes of
+// the cluster, unless the call allows a lockout. A node is not locked out if either listener admits
+// one of its addresses: its own configuration decides which listener it uses.
 func (s *Service) checkLockout(ctx context.Context, access *gatewayv1.GatewayAccess) error {
 	if slices.Equal(metadata.ValueFromIncomingContext(ctx, allowlist.HeaderAllowLockout), []string{"true"}) {
 		return nil
@@ -35,7 +35,7 @@ func (s *Service) checkLockout(ctx context.Context, access *gatewayv1.GatewayAcc
 	}
 	refuse := func(format string, args ...any) error {
 		return apierr.FailedPrecondition(apierr.ReasonLockout, access.GetMetadata().GetName(),
-			"%s %q would lock out %s; add it to the list, or force the change if it is meant",
+			"%s %q would lock out %s: add the addresses to the list, or force the change if it is intended",
 			k.Resource(), access.GetMetadata().GetName(), fmt.Sprintf(format, args...))
 	}
 	spec := access.GetSpec()
@@ -45,9 +45,10 @@ func (s *Service) checkLockout(ctx context.Context, access *gatewayv1.GatewayAcc
 		used = spec.GetPublic()
 	}
 	if source.IsValid() && !admits(used, source) {
-		return refuse("you yourself, who come from %s by the %s listener", source, listener)
+		return refuse("your own connection from %s to the %s listener", source, listener)
 	}
-	// Without lists for both, what the configurations say is not known here.
+	// A listener without a list here uses the list of the gateways' configurations, which is not
+	// known.
 	if spec.GetPrivate() == nil || admitsAll(spec.GetPrivate()) || spec.GetPublic() != nil && admitsAll(spec.GetPublic()) {
 		return nil
 	}
@@ -67,7 +68,7 @@ func (s *Service) checkLockout(ctx context.Context, access *gatewayv1.GatewayAcc
 	}
 	switch {
 	case len(out) > maxNamed:
-		return refuse("%d nodes, as %s", len(out), strings.Join(out[:maxNamed], ", "))
+		return refuse("%d nodes, such as %s", len(out), strings.Join(out[:maxNamed], ", "))
 	case len(out) > 0:
 		return refuse("nodes %s", strings.Join(out, ", "))
 	}
@@ -88,7 +89,7 @@ func admitsNode(spec *gatewayv1.GatewayAccessSpec, node *corev1.Node) (addresses
 	return addresses, len(addresses) == 0
 }
 
-// admits tells whether a listener takes connections of a source, as far as the object says.
+// admits reports whether a listener accepts connections from a source, as far as the object says.
 func admits(l *gatewayv1.ListenerAccess, source netip.Addr) bool {
 	if l == nil {
 		return true

@@ -18,8 +18,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// TestLockout: nobody cuts off themselves or the nodes by an access list, unless they say that they
-// mean it.
+// TestLockout checks that an access list cannot lock out its writer or the nodes unless the call
+// allows it.
 func TestLockout(t *testing.T) {
 	c := admin(start(t, etcdtest.New(t, 1)))
 	waitNamespace(t, c)
@@ -39,8 +39,8 @@ func TestLockout(t *testing.T) {
 		want             string
 	}{
 		{"the caller in the list", "203.0.113.9", "public", list("10.0.0.0/24"), list("203.0.113.0/24"), false, ""},
-		{"the caller not in the list", "198.51.100.1", "public", list("10.0.0.0/24"), list("203.0.113.0/24"), false, "you yourself, who come from 198.51.100.1 by the public listener"},
-		{"the caller's listener off", "198.51.100.1", "public", list("10.0.0.0/24"), off, false, "you yourself"},
+		{"the caller not in the list", "198.51.100.1", "public", list("10.0.0.0/24"), list("203.0.113.0/24"), false, "your own connection from 198.51.100.1 to the public listener"},
+		{"the caller's listener off", "198.51.100.1", "public", list("10.0.0.0/24"), off, false, "your own connection"},
 		{"the caller forces it", "198.51.100.1", "public", list("10.0.0.0/24"), list("203.0.113.0/24"), true, ""},
 		{"a list of the other listener", "198.51.100.1", "private", nil, list("203.0.113.0/24"), false, ""},
 		{"a master", "", "", list("10.0.0.0/24"), list("203.0.113.0/24"), false, ""},

@@ -22,14 +22,13 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// What a node may write is decided twice: authz lets it write its own node, lease, events and pods'
-// statuses, and the functions here look at what it writes there, as Kubernetes' NodeRestriction
-// admission does. A node that was broken into must not attract pods that are not for it, nor speak
-// for other nodes.
+// What a node may write is decided in two places: authz allows it to write its own node, lease,
+// events and statuses of pods, and the functions here check what it writes there, as Kubernetes'
+// NodeRestriction admission does. A compromised node must neither attract pods that are not meant
+// for it nor write in the name of other nodes.
 
-// restrictMirror lets a node create no pods but those that show what it runs by files of its own:
-// bound to it, owned by its node object, and without any reference that would open other objects to
-// the node.
+// restrictMirror allows a node to create only the mirror pods of its static pods: bound to it,
+// owned by its node object, and without references that would let the node read other objects.
 func restrictMirror(ctx context.Context, get storage.Reader, pod *corev1.Pod) error {
 	name, agent := callerOf(ctx).Node()
 	if !agent {
@@ -58,8 +57,8 @@ func restrictMirror(ctx context.Context, get storage.Reader, pod *corev1.Pod) er
 	return nil
 }
 
-// restrictNode keeps an agent from steering pods to its node, or away from it, and from choosing
-// its own range of pod addresses. old is nil when the node registers.
+// restrictNode refuses changes by which an agent would attract pods to its node or repel them, and
+// the choice of its own range of pod addresses. old is nil when the node registers.
 func (s *Service) restrictNode(ctx context.Context, node, old *corev1.Node) error {
 	if _, agent := callerOf(ctx).Node(); !agent {
 		return nil
@@ -67,14 +66,16 @@ func (s *Service) restrictNode(ctx context.Context, node, old *corev1.Node) erro
 	meta, before := node.GetMetadata(), old.GetMetadata()
 	refuse := func(why string) error { return apierr.Forbidden(kinds.Of(node), meta.GetName(), why) }
 	if labels := forbiddenLabels(meta.GetLabels(), before.GetLabels()); len(labels) > 0 {
-		return refuse(fmt.Sprintf("a node may not set, change or remove its own labels %s: an administrator does, by xebec label node %s", strings.Join(labels, ", "), meta.GetName()))
+		return refuse(fmt.Sprintf("a node may not set, change or remove its own labels %s: an administrator does, with xebec label node %s",
+			strings.Join(labels, ", "), meta.GetName()))
 	}
+	sameOwner := func(a, b *metav1.OwnerReference) bool { return proto.Equal(a, b) }
 	switch {
 	case !slices.EqualFunc(node.GetSpec().GetTaints(), old.GetSpec().GetTaints(), func(a, b *corev1.Taint) bool { return proto.Equal(a, b) }):
-		return refuse("a node may not choose or change its own taints: an administrator does, by xebec taint node " + meta.GetName())
+		return refuse("a node may not choose or change its own taints: an administrator does, with xebec taint node " + meta.GetName())
 	case node.GetSpec().GetPodCidr() != old.GetSpec().GetPodCidr() || !slices.Equal(node.GetSpec().GetPodCidrs(), old.GetSpec().GetPodCidrs()):
-		return refuse("a node may not choose or change its own pod range: the nodes service gives it one")
-	case !slices.EqualFunc(meta.GetOwnerReferences(), before.GetOwnerReferences(), func(a, b *metav1.OwnerReference) bool { return proto.Equal(a, b) }):
+		return refuse("a node may not choose or change its own pod range: the nodes service assigns one")
+	case !slices.EqualFunc(meta.GetOwnerReferences(), before.GetOwnerReferences(), sameOwner):
 		return refuse("a node may not choose or change its own owners: it would be deleted with them")
 	}
 	return s.restrictNodeStatus(ctx, node, old)
@@ -97,8 +98,8 @@ func forbiddenLabels(labels, before map[string]string) []string {
 	return out
 }
 
-// restrictNodeStatus keeps an agent from reporting addresses for its node that are those of pods or
-// services: pods in the node's network report the node's addresses as theirs.
+// restrictNodeStatus refuses addresses of a node that are in the ranges of pods or services: pods
+// in the node's network report the node's addresses as theirs.
 func (s *Service) restrictNodeStatus(ctx context.Context, node, old *corev1.Node) error {
 	if _, agent := callerOf(ctx).Node(); !agent {
 		return nil
@@ -111,7 +112,8 @@ func (s *Service) restrictNodeStatus(ctx context.Context, node, old *corev1.Node
 		}
 		addr, err := netip.ParseAddr(text)
 		if err != nil {
-			return apierr.Forbidden(kinds.Of(node), node.GetMetadata().GetName(), fmt.Sprintf("a node may only report IP addresses as its own, not %q", text))
+			return apierr.Forbidden(kinds.Of(node), node.GetMetadata().GetName(),
+				fmt.Sprintf("a node may only report IP addresses as its own, not %q", text))
 		}
 		added = append(added, addr.Unmap().WithZone(""))
 	}
@@ -166,7 +168,7 @@ func podRanges(o *storage.Object) []netip.Prefix {
 	return out
 }
 
-// restrictStatus looks at a status that a node writes.
+// restrictStatus checks a status that a node writes.
 func (s *Service) restrictStatus(ctx context.Context, get storage.Reader, o, old scheme.Object) error {
 	switch o := o.(type) {
 	case *corev1.Node:
@@ -238,7 +240,7 @@ func reportedIPs(st *corev1.PodStatus) (pod, host []string) {
 	return pod, host
 }
 
-// without is what of the texts is new, and not empty.
+// without returns the texts that are neither empty nor known.
 func without(texts, known []string) []string {
 	return slices.DeleteFunc(texts, func(t string) bool { return t == "" || slices.Contains(known, t) })
 }
@@ -253,7 +255,7 @@ func containsAddress(texts []string, text string) bool {
 
 func rangesText(ranges []netip.Prefix) string {
 	if len(ranges) == 0 {
-		return "not given yet"
+		return "not assigned yet"
 	}
 	texts := make([]string, len(ranges))
 	for i, p := range ranges {
@@ -262,9 +264,9 @@ func rangesText(ranges []netip.Prefix) string {
 	return strings.Join(texts, " and ")
 }
 
-// restrictEvent lets a node report as itself only, and about nothing but itself and its pods. A pod
-// that does not exist may have been one of them: the last events of a pod are often written when it
-// is gone. old is nil for a new event.
+// restrictEvent allows a node only events in its own name, about itself and its pods. A pod that
+// does not exist may have been one of them: the last events of a pod are often written after its
+// deletion. old is nil for a new event.
 func restrictEvent(ctx context.Context, get storage.Reader, event, old *corev1.Event) error {
 	name, agent := callerOf(ctx).Node()
 	if !agent {
@@ -277,7 +279,7 @@ func restrictEvent(ctx context.Context, get storage.Reader, event, old *corev1.E
 		return refuse("a node may only change events that it reported, which have %s in source.host and reportingInstance", name)
 	}
 	if !reportedBy(event, name) {
-		return refuse("a node may only report as itself: source.host and reportingInstance must be %s, or one of them empty", name)
+		return refuse("a node may only report in its own name: source.host and reportingInstance must be %s, or one of them empty", name)
 	}
 	about := event.GetInvolvedObject()
 	switch {

@@ -41,7 +41,7 @@ func TestNodeRestriction(t *testing.T) {
 			change func(*corev1.Node)
 			why    string
 		}{
-			"a role":             {func(n *corev1.Node) { n.Metadata.Labels["node-role.kubernetes.io/control-plane"] = "" }, "node-role.kubernetes.io/control-plane: an administrator does, by xebec label node node-1"},
+			"a role":             {func(n *corev1.Node) { n.Metadata.Labels["node-role.kubernetes.io/control-plane"] = "" }, "node-role.kubernetes.io/control-plane: an administrator does, with xebec label node node-1"},
 			"a restricted label": {func(n *corev1.Node) { n.Metadata.Labels["node-restriction.kubernetes.io/tier"] = "secret" }, "node-restriction.kubernetes.io/tier"},
 			"a label of k8s.io":  {func(n *corev1.Node) { n.Metadata.Labels["sub.k8s.io/x"] = "" }, "sub.k8s.io/x"},
 			"a taint":            {func(n *corev1.Node) { n.Spec.Taints = []*corev1.Taint{{Key: "a", Effect: "NoSchedule"}} }, "taints"},
@@ -173,9 +173,9 @@ func TestNodeRestriction(t *testing.T) {
 			"of another's pod":    {event("a", about("Pod", "default", theirs.GetMetadata().GetName())), "not bound to node node-1"},
 			"of another node":     {event("a", about("Node", "", "node-2")), "not of Node node-2"},
 			"of a service":        {event("a", about("Service", "default", "kubernetes")), "not of Service kubernetes"},
-			"as another":          {event("a", func(e *corev1.Event) { e.Source.Host, e.ReportingInstance = "node-2", "node-2" }), "as itself"},
-			"as another, in part": {event("a", func(e *corev1.Event) { e.ReportingInstance = "node-2" }), "as itself"},
-			"as none":             {event("a", func(e *corev1.Event) { e.Source.Host, e.ReportingInstance = "", "" }), "as itself"},
+			"as another":          {event("a", func(e *corev1.Event) { e.Source.Host, e.ReportingInstance = "node-2", "node-2" }), "in its own name"},
+			"as another, in part": {event("a", func(e *corev1.Event) { e.ReportingInstance = "node-2" }), "in its own name"},
+			"as none":             {event("a", func(e *corev1.Event) { e.Source.Host, e.ReportingInstance = "", "" }), "in its own name"},
 		} {
 			_, err := client.Create(ctx, self, tt.event)
 			t.Run(name, func(t *testing.T) { refused(t, err, tt.why) })

@@ -13,9 +13,9 @@ import (
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 )
 
-// TestRightsComeFirst has requests that make no sense, or cost much to read. Callers without rights
-// are refused for that they have none: nothing that they sent has been read. Those with rights are
-// told what is wrong.
+// TestRightsComeFirst sends requests that are invalid or expensive to parse. Callers without rights
+// are refused for their missing rights, before the request is parsed. Callers with rights get an
+// error that says what is wrong.
 func TestRightsComeFirst(t *testing.T) {
 	conn := start(t, etcdtest.New(t, 1))
 	waitNamespace(t, admin(conn))
@@ -109,7 +109,7 @@ func TestRightsComeFirst(t *testing.T) {
 	}
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
-			for _, c := range []clients{as(authz.AccountUser("a", "web"), authz.GroupAccounts), as("mallory", "nobody")} {
+			for _, c := range []clients{as(authz.AccountUser("a", "web"), authz.GroupAccounts), as("mallory", "strangers")} {
 				if err := call(t.Context(), c); !apierr.IsForbidden(err) {
 					t.Errorf("without rights: %.500v, want a refusal", err)
 				}

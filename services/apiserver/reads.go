@@ -79,7 +79,10 @@ func (s *Service) List(ctx context.Context, req *apiv1.ListRequest) (*apiv1.List
 	if req.GetLimit() < 0 {
 		return nil, apierr.BadField("limit", "must not be negative; 0 means no limit")
 	}
-	opts := storage.ListOptions{Group: sel.stored.Group, Kind: sel.stored.Name, Namespace: req.GetNamespace(), Match: sel.match, Limit: req.GetLimit(), Continue: req.GetContinue()}
+	opts := storage.ListOptions{
+		Group: sel.stored.Group, Kind: sel.stored.Name, Namespace: req.GetNamespace(), Match: sel.match,
+		Limit: req.GetLimit(), Continue: req.GetContinue(),
+	}
 	// Further pages are of the revision that the token names.
 	if opts.Continue == "" {
 		if opts.AtRevision, err = s.past(ctx, req); err != nil {
@@ -90,7 +93,10 @@ func (s *Service) List(ctx context.Context, req *apiv1.ListRequest) (*apiv1.List
 	if err != nil {
 		return nil, s.readError(ctx, err, opts.AtRevision)
 	}
-	resp := &apiv1.ListResponse{Objects: make([]*anypb.Any, len(result.Objects)), ResourceVersion: strconv.FormatInt(result.Revision, 10), Continue: result.Continue}
+	resp := &apiv1.ListResponse{
+		Objects:         make([]*anypb.Any, len(result.Objects)),
+		ResourceVersion: strconv.FormatInt(result.Revision, 10), Continue: result.Continue,
+	}
 	if result.Remaining > 0 {
 		resp.RemainingItemCount = &result.Remaining
 	}
@@ -121,15 +127,15 @@ func (s *Service) past(ctx context.Context, req interface {
 	found, err := s.store.RevisionAt(ctx, at.AsTime())
 	switch {
 	case errors.Is(err, storage.ErrFutureTime):
-		return 0, apierr.BadField("atTime", "%s is yet to come", at.AsTime().Format(time.RFC3339))
+		return 0, apierr.BadField("atTime", "%s is in the future", at.AsTime().Format(time.RFC3339))
 	case errors.Is(err, storage.ErrCompacted):
-		return 0, tooOld(err, "what was at "+at.AsTime().Format(time.RFC3339))
+		return 0, tooOld(err, "the state at "+at.AsTime().Format(time.RFC3339))
 	}
 	return found, storage.APIError(err)
 }
 
-// readError is storageError for a read at a revision, 0 for none: when it is not known any more the
-// error says how far back there is something to read.
+// readError is storageError for a read at a revision, 0 for none. When the revision is not
+// available any more, the error says what the oldest readable time is.
 func (s *Service) readError(ctx context.Context, err error, revision int64) error {
 	if revision == 0 || !errors.Is(err, storage.ErrCompacted) {
 		return storage.APIError(err)
@@ -138,13 +144,14 @@ func (s *Service) readError(ctx context.Context, err error, revision int64) erro
 	return tooOld(&storage.PastError{Oldest: oldest}, fmt.Sprintf("revision %d", revision))
 }
 
-// tooOld says that something is not known any more, and how far back the past can be read.
+// tooOld returns the error for a past state that is not available any more, with the oldest time
+// that can be read.
 func tooOld(err error, what string) error {
-	text := what + " is not known any more"
+	text := what + " is not available any more"
 	if past, ok := errors.AsType[*storage.PastError](err); ok && !past.Oldest.IsZero() {
-		text += fmt.Sprintf(": the oldest moment that can be read is %s", past.Oldest.UTC().Format(time.RFC3339))
+		text += fmt.Sprintf(": the oldest time that can be read is %s", past.Oldest.UTC().Format(time.RFC3339))
 	}
-	return apierr.New(codes.OutOfRange, apierr.ReasonTooOld, text+"; the apiserver's storage.keepPast says how much is kept")
+	return apierr.New(codes.OutOfRange, apierr.ReasonTooOld, text+"; storage.keepPast of the apiserver sets how much is kept")
 }
 
 // Watch streams the state and then the changes. Events are sent in the encoding that all watchers
@@ -155,9 +162,9 @@ func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServ
 	action, encode := authz.Watch, wholeFrame
 	if req.GetOutline() {
 		if req.GetGroup() != "" || req.GetKind() != "Pod" {
-			return apierr.BadField("outline", "only pods have one")
+			return apierr.BadField("outline", "is supported only for pods")
 		}
-		action, encode = authz.WatchSummary, outlineFrame
+		action, encode = authz.WatchSummary, summaryFrame
 	}
 	sel, err := s.selectFor(ctx, action, req)
 	if err != nil {
@@ -203,9 +210,10 @@ func (s *Service) Watch(req *apiv1.WatchRequest, stream grpc.ServerStreamingServ
 	case ctx.Err() != nil:
 		return apierr.Unavailable("this apiserver is stopping: resume the watch from the last resourceVersion it sent")
 	case errors.Is(err, storage.ErrFutureRevision):
-		// The client has it from before a restore that did not put the revisions ahead: what it knows is
-		// of another past.
-		return apierr.New(codes.OutOfRange, apierr.ReasonTooOld, "the resourceVersion is later than any that exists: list or watch anew, without it")
+		// The client has it from the time before a restore of etcd that did not raise the revision. Its
+		// state is not of the restored history.
+		return apierr.New(codes.OutOfRange, apierr.ReasonTooOld,
+			"the resourceVersion is later than the latest one: list or watch again without a resourceVersion")
 	}
 	return storage.APIError(err)
 }
@@ -236,7 +244,7 @@ func (s *Service) selectFor(ctx context.Context, action authz.Action, req select
 		return selected{}, err
 	}
 	if !k.Namespaced && req.GetNamespace() != "" {
-		return selected{}, apierr.BadField("namespace", "must be empty: %s live in no namespace", k.Plural)
+		return selected{}, apierr.BadField("namespace", "must be empty: %s have no namespace", k.Plural)
 	}
 	ask := pipeline.Attributes(k, action, req.GetNamespace(), "")
 	denied := s.authorize(ctx, ask)

@@ -21,7 +21,7 @@ func (s *Service) Create(ctx context.Context, req *apiv1.CreateRequest) (*apiv1.
 	return s.pipeline.Create(ctx, callerOf(ctx), req)
 }
 
-// Update replaces an object but for its status.
+// Update replaces an object except its status.
 func (s *Service) Update(ctx context.Context, req *apiv1.UpdateRequest) (*apiv1.UpdateResponse, error) {
 	return s.pipeline.Update(ctx, callerOf(ctx), req)
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// Bounds of a selector: of its length in bytes, and of the conditions in it, which are all looked
-// at for every object.
+// Bounds of a selector: its length in bytes, and the number of its conditions, which are all
+// evaluated for every object.
 const (
 	maxSelectorBytes = 64 << 10
 	maxRequirements  = 1000
@@ -47,7 +47,8 @@ func parseFieldSelector(k *scheme.Kind, text string) ([]requirement, map[string]
 	for _, r := range parsed.Requirements() {
 		field, ok := k.Field(r.Field)
 		if !ok {
-			return nil, nil, apierr.BadField("fieldSelector", "%s cannot be selected by %q; selectable are %s", k.Plural, pipeline.Shortened(r.Field), strings.Join(k.SelectableFields(), ", "))
+			return nil, nil, apierr.BadField("fieldSelector", "%s cannot be selected by %q; the selectable fields are %s",
+				k.Plural, pipeline.Shortened(r.Field), strings.Join(k.SelectableFields(), ", "))
 		}
 		equal := r.Operator != selection.NotEquals
 		if equal {
@@ -74,7 +75,8 @@ func parseLabelSelector(text string) (labels.Selector, error) {
 
 func checkSelector(name, text string) error {
 	if len(text) > maxSelectorBytes {
-		return apierr.BadField(name, "must not be longer than %d bytes, has %d: select by fewer values, or in several calls", maxSelectorBytes, len(text))
+		return apierr.BadField(name, "must not be longer than %d bytes, has %d: select by fewer values, or make several calls",
+			maxSelectorBytes, len(text))
 	}
 	return nil
 }

@@ -327,7 +327,7 @@ func TestSemantics(t *testing.T) {
 		}
 	})
 
-	t.Run("the address of DNS is given to nobody", func(t *testing.T) {
+	t.Run("the address of DNS is allocated to no service", func(t *testing.T) {
 		if _, err := client.Create(ctx, c, at(service("dns"), "10.96.0.10")); !apierr.IsInvalid(err) {
 			t.Errorf("got %v", err)
 		}
@@ -362,7 +362,7 @@ func TestSemantics(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		if _, err := client.GetAt[*corev1.ConfigMap](ctx, c, "default", "then", client.At{Time: then.Add(-time.Hour)}); !apierr.IsTooOld(err) || !strings.Contains(apierr.Message(err), "the oldest moment that can be read is 20") {
+		if _, err := client.GetAt[*corev1.ConfigMap](ctx, c, "default", "then", client.At{Time: then.Add(-time.Hour)}); !apierr.IsTooOld(err) || !strings.Contains(apierr.Message(err), "the oldest time that can be read is 20") {
 			t.Errorf("before the cluster was: %v", err)
 		}
 	})
@@ -406,7 +406,7 @@ func TestSemantics(t *testing.T) {
 		}
 		now := do[*clientv3.GetResponse](t)(etcd.Client().Get(ctx, "x")).Header.Revision
 		do[*clientv3.CompactResponse](t)(etcd.Client().Compact(ctx, now))
-		if _, err := client.GetAt[*corev1.ConfigMap](ctx, c, "default", "shy", client.At{Revision: revisions[1]}); !apierr.IsTooOld(err) || !strings.Contains(apierr.Message(err), "revision "+revisions[1]+" is not known any more") {
+		if _, err := client.GetAt[*corev1.ConfigMap](ctx, c, "default", "shy", client.At{Revision: revisions[1]}); !apierr.IsTooOld(err) || !strings.Contains(apierr.Message(err), "revision "+revisions[1]+" is not available any more") {
 			t.Errorf("at a compacted revision: %v", err)
 		}
 		// This apiserver still knows the changes itself; one that starts now does not.
@@ -516,13 +516,13 @@ func TestSemantics(t *testing.T) {
 
 	t.Run("fences that are none", func(t *testing.T) {
 		for _, revision := range []string{"", "0", "x"} {
-			fenced := c.WithFence(&apiv1.Fence{Namespace: "kube-system", Name: "nobody", CreateRevision: revision})
+			fenced := c.WithFence(&apiv1.Fence{Namespace: "kube-system", Name: "absent", CreateRevision: revision})
 			if _, err := client.Create(ctx, fenced, configMap("unfenced")); !apierr.IsBadRequest(err) {
 				t.Errorf("revision %q: %v", revision, err)
 			}
 		}
-		if _, err := client.Create(ctx, c.WithFence(&apiv1.Fence{Namespace: "kube-system", Name: "nobody", CreateRevision: "5"}), configMap("unfenced")); !apierr.IsElectionLost(err) {
-			t.Errorf("an election that nobody holds: %v", err)
+		if _, err := client.Create(ctx, c.WithFence(&apiv1.Fence{Namespace: "kube-system", Name: "absent", CreateRevision: "5"}), configMap("unfenced")); !apierr.IsElectionLost(err) {
+			t.Errorf("an election without a leader: %v", err)
 		}
 	})
 }
@@ -532,8 +532,8 @@ func at(svc *corev1.Service, ip string) *corev1.Service {
 	return svc
 }
 
-// TestSmallEtcd has an etcd with its own default limits: the apiserver says so when it starts, and
-// with the limit configured refuses what does not fit with a word on how to mend it.
+// TestSmallEtcd has an etcd with etcd's default limits: the apiserver reports that when it starts.
+// With the limit configured, it refuses larger transactions and says how to fix them.
 func TestSmallEtcd(t *testing.T) {
 	etcd := etcdtest.New(t, 1, func(cfg *embed.Config) { cfg.MaxTxnOps = 128 })
 	svc := do[*Service](t)(New(DefaultConfig(), kinds.NewScheme(), etcd.Client(), zaptest.NewLogger(t)))

@@ -10,19 +10,19 @@ import (
 )
 
 const (
-	// minWatchAge is how long a watch lasts at least. It ends at an age between that and twice that,
-	// at random, so that the watches that a restart began at once do not end at once.
+	// minWatchAge is how long a watch lasts at least. It ends at a random age between this and twice
+	// this, so that watches that began together after a restart do not end together.
 	minWatchAge = 30 * time.Minute
 	// recheckInterval is how often the right to a watch is checked while it lasts: a node's right to a
 	// secret ends with the last pod that refers to it.
 	recheckInterval = 15 * time.Second
 )
 
-// errWatchAge ends a watch that has lasted long enough: the client resumes it where it was.
-var errWatchAge = errors.New("the watch has reached its age")
+// errWatchAge ends a watch that has reached its maximum age. The client resumes it.
+var errWatchAge = errors.New("the watch has reached its maximum age")
 
-// boundWatch ends a watch by end when it is old, with errWatchAge, or when authorize refuses, with
-// what it says. It does nothing more once ctx has ended.
+// boundWatch ends a watch by calling end: with errWatchAge when it has reached its maximum age, or
+// with the error of authorize when that refuses. It does nothing more once ctx has ended.
 func (s *Service) boundWatch(ctx context.Context, end context.CancelCauseFunc, authorize func() error) (stop func()) {
 	age := time.AfterFunc(s.watchAge+rand.N(s.watchAge), func() { end(errWatchAge) })
 	var recheck func()

@@ -85,8 +85,8 @@ type schemas struct {
 	schema     *schema.Schema
 	// kinds are all versions of all kinds, by the full name of their messages.
 	kinds map[string]*scheme.Kind
-	// updaters merge the object without its status, and, by the name of the subresource, the status and
-	// other parts of objects.
+	// updaters merge the object without its status, and, by the name of the subresource, the status
+	// and other parts of objects.
 	updaters map[string]*merge.Updater
 }
 
@@ -122,7 +122,10 @@ func newSchemas(kinds []*scheme.Kind, codec *codec.Codec) (*schemas, error) {
 			return nil, fmt.Errorf("merge schema of %s: %w", k.Name, err)
 		}
 	}
-	m := &schemas{codec: codec, schema: &schema.Schema{Types: b.types}, kinds: map[string]*scheme.Kind{}, updaters: map[string]*merge.Updater{}}
+	m := &schemas{
+		codec: codec, schema: &schema.Schema{Types: b.types},
+		kinds: map[string]*scheme.Kind{}, updaters: map[string]*merge.Updater{},
+	}
 	for _, k := range kinds {
 		m.kinds[string(k.MessageName())] = k
 	}

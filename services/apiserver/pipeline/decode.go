@@ -127,7 +127,7 @@ func (p *Pipeline) ResolveReference(ref *apiv1.ObjectReference) (*scheme.Kind, s
 	case k.Namespaced && ref.GetNamespace() == "":
 		return nil, storage.Key{}, apierr.BadField("object.namespace", "is required: %s live in namespaces", k.Plural)
 	case !k.Namespaced && ref.GetNamespace() != "":
-		return nil, storage.Key{}, apierr.BadField("object.namespace", "must be empty: %s live in no namespace", k.Plural)
+		return nil, storage.Key{}, apierr.BadField("object.namespace", "must be empty: %s have no namespace", k.Plural)
 	}
 	return k, registry.KeyOf(k, ref.GetNamespace(), ref.GetName()), nil
 }

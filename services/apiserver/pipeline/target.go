@@ -129,8 +129,8 @@ func (p *Pipeline) targetOfOperation(op *apiv1.Operation) (target, error) {
 	return target{}, apierr.BadField("operation", "is required: one of create, update, updateStatus, delete, bind, apply, patch")
 }
 
-// on returns the target of the same action on a subresource of the object, empty for none. The error
-// is for subresources by which objects of the kind are not written.
+// on returns the target of the same action on a subresource of the object, empty for none. It
+// returns an error for subresources by which objects of the kind are not written.
 func (t target) on(subresource string) (target, error) {
 	switch subresource {
 	case "":

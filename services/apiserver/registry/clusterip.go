@@ -27,8 +27,7 @@ const clusterIPNone = "None"
 
 // clusterIPs gives services their cluster IPs, of one family or two. An allocation is an IPAddress
 // object named by the address, created in the transaction that creates the service and deleted in
-// the one that deletes it: etcd's comparison of keys, and nothing else, keeps two services from one
-// address.
+// the one that deletes it. etcd's comparison of keys ensures that no two services get one address.
 type clusterIPs struct {
 	store *storage.Store
 	// cidrs are the service CIDRs, of different families; services get addresses of the first unless
@@ -102,8 +101,8 @@ func (a *clusterIPs) allocate(ctx context.Context, get storage.Reader, svc, old 
 	}
 	var writes []storage.Write
 	if wantsAddress(svc) {
-		// A service whose first address changes keeps no other: validation refuses it, but for one that
-		// was a mere name.
+		// A service whose first address changes keeps no other address. Validation refuses the change,
+		// unless the service was of type ExternalName.
 		for i, family := range spec.GetIpFamilies() {
 			addr, write, err := a.allocateOne(ctx, get, svc, i, family, had)
 			if err != nil {
@@ -135,8 +134,10 @@ func (a *clusterIPs) allocate(ctx context.Context, get storage.Reader, svc, old 
 
 // allocateOne settles the i-th address of a service: one that it has, or names, or a free one of
 // the family. It returns the write of the allocation, unless the service has the address already,
-// and no address when what the service names is none.
-func (a *clusterIPs) allocateOne(ctx context.Context, get storage.Reader, svc *corev1.Service, i int, family string, had []netip.Addr) (netip.Addr, []storage.Write, error) {
+// and no address when the service names something that is not an address.
+func (a *clusterIPs) allocateOne(
+	ctx context.Context, get storage.Reader, svc *corev1.Service, i int, family string, had []netip.Addr,
+) (netip.Addr, []storage.Write, error) {
 	want := ""
 	if ips := svc.GetSpec().GetClusterIps(); i < len(ips) {
 		want = ips[i]
@@ -194,17 +195,20 @@ func (a *clusterIPs) choose(ctx context.Context, get storage.Reader, svc *corev1
 		if err != nil || core.FamilyOf(want) != family {
 			return netip.Addr{}, nil
 		}
+		refuse := func(why string) (netip.Addr, error) {
+			return netip.Addr{}, apierr.Invalid(a.parent, name, field.ErrorList{field.Invalid(path, want, why)})
+		}
 		if !cidr.Contains(addr) {
-			return netip.Addr{}, apierr.Invalid(a.parent, name, field.ErrorList{field.Invalid(path, want, "must be in the service CIDR "+cidr.String())})
+			return refuse("must be in the service CIDR " + cidr.String())
 		}
 		if addr == a.dns {
-			return netip.Addr{}, apierr.Invalid(a.parent, name, field.ErrorList{field.Invalid(path, want, "is the address that the nodes answer DNS on")})
+			return refuse("is the address that the nodes answer DNS on")
 		}
 		if addr == a.kubernetes && !isKubernetes(svc) {
-			return netip.Addr{}, apierr.Invalid(a.parent, name, field.ErrorList{field.Invalid(path, want, "is the address of service default/kubernetes")})
+			return refuse("is the address of service default/kubernetes")
 		}
 		if _, err := get(ctx, a.key(addr)); err == nil {
-			return netip.Addr{}, apierr.Invalid(a.parent, name, field.ErrorList{field.Invalid(path, want, "is allocated to another service already")})
+			return refuse("is allocated to another service already")
 		} else if !errors.Is(err, storage.ErrNotFound) {
 			return netip.Addr{}, storage.APIError(err)
 		}
@@ -216,10 +220,11 @@ func (a *clusterIPs) choose(ctx context.Context, get storage.Reader, svc *corev1
 			return addr, nil
 		}
 	}
-	return netip.Addr{}, apierr.FailedPrecondition(apierr.ReasonServiceCIDRFull, cidr.String(), "every address of the service CIDR %s is allocated: delete services, or start the cluster with a larger range", cidr)
+	return netip.Addr{}, apierr.FailedPrecondition(apierr.ReasonServiceCIDRFull, cidr.String(),
+		"every address of the service CIDR %s is allocated: delete services, or start the cluster with a larger range", cidr)
 }
 
-// release returns the writes that give a service's addresses back.
+// release returns the writes that release a service's addresses.
 func (a *clusterIPs) release(ctx context.Context, get storage.Reader, svc *corev1.Service) ([]storage.Write, error) {
 	var writes []storage.Write
 	for _, addr := range addressesOf(svc) {
@@ -235,8 +240,8 @@ func (a *clusterIPs) release(ctx context.Context, get storage.Reader, svc *corev
 func (a *clusterIPs) releaseOne(ctx context.Context, get storage.Reader, svc *corev1.Service, addr netip.Addr) ([]storage.Write, error) {
 	stored, err := get(ctx, a.key(addr))
 	if errors.Is(err, storage.ErrNotFound) {
-		// Nothing to give back is believed only of a linearizable read: no comparison at the commit would
-		// tell.
+		// Only a linearizable read proves that there is nothing to release: the commit compares no key
+		// that does not exist.
 		stored, err = a.store.Get(ctx, a.key(addr))
 	}
 	if errors.Is(err, storage.ErrNotFound) {
@@ -263,6 +268,8 @@ func (a *clusterIPs) object(svc *corev1.Service, addr netip.Addr) *networkingv1.
 			Name: addr.String(), Uid: uuid.NewString(), Generation: 1, CreationTimestamp: timestamppb.New(time.Now().Truncate(time.Second)),
 			Annotations: map[string]string{ownerAnnotation: meta.GetUid()},
 		},
-		Spec: &networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: a.parent.Plural, Namespace: meta.GetNamespace(), Name: meta.GetName()}},
+		Spec: &networkingv1.IPAddressSpec{
+			ParentRef: &networkingv1.ParentReference{Resource: a.parent.Plural, Namespace: meta.GetNamespace(), Name: meta.GetName()},
+		},
 	}
 }

@@ -101,15 +101,18 @@ func takenPort(svc *corev1.Service, i int) *field.Error {
 }
 
 func (n *nodePorts) full() error {
-	return apierr.FailedPrecondition(apierr.ReasonNodePortsFull, n.ports.String(), "every node port of %s is allocated: delete services, or make some of type ClusterIP", n.ports)
+	return apierr.FailedPrecondition(apierr.ReasonNodePortsFull, n.ports.String(),
+		"every node port of %s is allocated: delete services, or change the type of some to ClusterIP", n.ports)
 }
 
-// release returns the writes that give all of a service's ports back.
+// release returns the writes that release all of a service's ports.
 func (n *nodePorts) release(ctx context.Context, get storage.Reader, svc *corev1.Service) ([]storage.Write, error) {
 	return n.releaseKeys(ctx, get, svc, n.keys(svc))
 }
 
-func (n *nodePorts) releaseKeys(ctx context.Context, get storage.Reader, svc *corev1.Service, keys map[storage.Key]int) ([]storage.Write, error) {
+func (n *nodePorts) releaseKeys(
+	ctx context.Context, get storage.Reader, svc *corev1.Service, keys map[storage.Key]int,
+) ([]storage.Write, error) {
 	var writes []storage.Write
 	for key := range keys {
 		stored, err := get(ctx, key)
@@ -174,6 +177,8 @@ func (n *nodePorts) object(svc *corev1.Service, name string) *networkingv1.NodeP
 			Name: name, Uid: uuid.NewString(), Generation: 1, CreationTimestamp: timestamppb.New(time.Now().Truncate(time.Second)),
 			Annotations: map[string]string{ownerAnnotation: meta.GetUid()},
 		},
-		Spec: &networkingv1.NodePortSpec{ParentRef: &networkingv1.ParentReference{Resource: n.parent.Plural, Namespace: meta.GetNamespace(), Name: meta.GetName()}},
+		Spec: &networkingv1.NodePortSpec{
+			ParentRef: &networkingv1.ParentReference{Resource: n.parent.Plural, Namespace: meta.GetNamespace(), Name: meta.GetName()},
+		},
 	}
 }

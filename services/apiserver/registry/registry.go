@@ -1,6 +1,6 @@
-// Package registry holds what differs between kinds when their objects are written, beyond the
-// rules of kinds: what a write allocates along with the object, how a deletion proceeds,
-// what happens after a removal. Kinds without a strategy of their own have the generic one.
+// Package registry has the differences between kinds when their objects are written, beyond the
+// rules of kinds: what a write allocates along with the object, how a deletion proceeds, and what
+// happens after a removal. Kinds without their own strategy have the generic one.
 package registry
 
 import (
@@ -17,19 +17,19 @@ import (
 // Strategy is what the pipeline asks of a kind. Methods may be called several times for one write,
 // since a plan is made again when an object changed between reading and committing.
 type Strategy interface {
-	// Allocate completes o with what the cluster allocates to it and returns the writes that go into
-	// the same transaction. old is the stored object that o replaces, nil for a new one.
+	// Allocate completes o with its allocations, such as addresses, and returns the writes for the
+	// same transaction. old is the stored object that o replaces, nil for a new one.
 	Allocate(ctx context.Context, get storage.Reader, o, old scheme.Object) ([]storage.Write, error)
-	// Release returns the writes that return what o, which is being removed, was allocated.
+	// Release returns the writes that release the allocations of o, which is being removed.
 	Release(ctx context.Context, get storage.Reader, o scheme.Object) ([]storage.Write, error)
-	// GracePeriod is how many seconds o may go on after a delete; asked is what the request names, nil
-	// for nothing.
+	// GracePeriod returns how many seconds o may continue to run after a delete; asked is the grace
+	// period of the request, nil for none.
 	GracePeriod(o scheme.Object, asked *int64) int64
 	// MarkDeleted changes o, beside its metadata, when a delete does not remove it at once.
 	MarkDeleted(o scheme.Object)
-	// KeepStatusMetadata restores in o, which is to be stored by a write of the status, the metadata
-	// of old that such a write does not change. Labels, annotations, finalizers and owner references
-	// are as the client sent them.
+	// KeepStatusMetadata is called with the object o of a write of the status. It restores the
+	// metadata of old that such a write does not change. Labels, annotations, finalizers and owner
+	// references are as the client sent them.
 	KeepStatusMetadata(o, old scheme.Object)
 	// Removed is called when the removal of o has been committed.
 	Removed(o scheme.Object)

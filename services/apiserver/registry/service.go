@@ -17,10 +17,13 @@ type serviceStrategy struct {
 }
 
 func newServiceStrategy(cfg Config) serviceStrategy {
-	return serviceStrategy{Generic{kinds.Of(new(corev1.Service))}, newClusterIPs(cfg.Store, cfg.ServiceCIDRs, cfg.ClusterDNS), newNodePorts(cfg.Store)}
+	return serviceStrategy{
+		Generic{kinds.Of(new(corev1.Service))}, newClusterIPs(cfg.Store, cfg.ServiceCIDRs, cfg.ClusterDNS), newNodePorts(cfg.Store),
+	}
 }
 
-// Allocate allocates what the service has not yet, and returns what it no longer wants.
+// Allocate allocates missing addresses and ports, and releases those that the service no longer
+// has.
 func (s serviceStrategy) Allocate(ctx context.Context, get storage.Reader, o, old scheme.Object) ([]storage.Write, error) {
 	svc := o.(*corev1.Service)
 	before, _ := old.(*corev1.Service)

@@ -29,7 +29,7 @@ func (e *PastError) Error() string {
 	if e.Oldest.IsZero() {
 		return ErrCompacted.Error()
 	}
-	return fmt.Sprintf("%v: the oldest moment that can be read is %s", ErrCompacted, e.Oldest.UTC().Format(time.RFC3339))
+	return fmt.Sprintf("%v: the oldest time that can be read is %s", ErrCompacted, e.Oldest.UTC().Format(time.RFC3339))
 }
 
 // Unwrap returns ErrCompacted.

@@ -57,12 +57,12 @@ func TestCompaction(t *testing.T) {
 			t.Errorf("moment %d: %v, want an error that names a moment up to %s", i, err, moments[2])
 		}
 		if ok && !strings.Contains(err.Error(), past.Oldest.UTC().Format(time.RFC3339)) {
-			t.Errorf("%v does not name the oldest moment", err)
+			t.Errorf("%v does not name the oldest time", err)
 		}
 	}
 	oldest, err := s.Oldest(ctx)
 	if err != nil || oldest.Before(moments[1]) || oldest.After(moments[2]) {
-		t.Errorf("the oldest moment is %s, %v", oldest, err)
+		t.Errorf("the oldest time is %s, %v", oldest, err)
 	}
 	if used, err := s.usedBytes(ctx); err != nil || used <= 0 {
 		t.Errorf("etcd uses %d bytes, %v", used, err)

@@ -13,8 +13,8 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// A node watches pods of other nodes, but nothing that is none of its business.
-func TestOutline(t *testing.T) {
+// TestNodesWatchOnlySummariesOfOtherNodesPods also checks which fields a summary has.
+func TestNodesWatchOnlySummariesOfOtherNodesPods(t *testing.T) {
 	conn := start(t, etcdtest.New(t, 1))
 	waitNamespace(t, admin(conn))
 	made, err := client.Create(t.Context(), admin(conn), &corev1.Pod{
@@ -39,7 +39,7 @@ func TestOutline(t *testing.T) {
 		t.Errorf("a node watches all pods: %v", err)
 	}
 	if _, err := watch(&apiv1.WatchRequest{Kind: "Node", Outline: true}); err == nil {
-		t.Error("nodes have an outline")
+		t.Error("summaries of nodes can be watched")
 	}
 	got, err := watch(&apiv1.WatchRequest{Kind: "Pod", Outline: true})
 	if err != nil {
@@ -61,7 +61,7 @@ func TestOutline(t *testing.T) {
 		Status: &corev1.PodStatus{Phase: "Pending"},
 	}
 	if !proto.Equal(&pod, want) {
-		t.Errorf("the outline is\n%v\nwant\n%v", &pod, want)
+		t.Errorf("the summary is\n%v\nwant\n%v", &pod, want)
 	}
 	if got.GetType() != apiv1.EventType_EVENT_TYPE_ADDED || got.GetResourceVersion() != m.GetResourceVersion() {
 		t.Errorf("the event is %v of revision %s", got.GetType(), got.GetResourceVersion())

@@ -16,7 +16,7 @@ import (
 
 // wholeFrame is an event as all watchers of whole objects share it.
 //
-//nolint:unparam // it has the signature of outlineFrame
+//nolint:unparam // it has the signature of summaryFrame
 func wholeFrame(e storage.Event) ([]byte, error) { return e.Frame(), nil }
 
 // frameOf returns the encoder of events for watches of a version that is not stored.
@@ -33,9 +33,9 @@ func frameOf(k *scheme.Kind) func(storage.Event) ([]byte, error) {
 	}
 }
 
-// outlineFrame is an event with the outline of its pod, encoded. A pod that makes no sense has
-// none: its event is sent as if it had nothing but a name.
-func outlineFrame(e storage.Event) ([]byte, error) {
+// summaryFrame is an event with the summary of its pod, encoded. The summary of a pod that cannot
+// be decoded has only metadata.
+func summaryFrame(e storage.Event) ([]byte, error) {
 	if e.Object == nil {
 		return e.Frame(), nil
 	}
@@ -43,15 +43,15 @@ func outlineFrame(e storage.Event) ([]byte, error) {
 	if proto.Unmarshal(e.Object.Value(), &pod) != nil {
 		pod = corev1.Pod{Metadata: e.Object.Meta()}
 	}
-	object, err := anypb.New(outline(&pod))
+	object, err := anypb.New(summary(&pod))
 	if err != nil {
 		return nil, err
 	}
 	return proto.Marshal(&apiv1.WatchResponse{Type: e.Type, Object: object, ResourceVersion: strconv.FormatInt(e.Revision, 10)})
 }
 
-// outline is what others have to know of a pod to tell its traffic by.
-func outline(p *corev1.Pod) *corev1.Pod {
+// summary returns the fields of a pod from which other nodes recognize its traffic.
+func summary(p *corev1.Pod) *corev1.Pod {
 	m := p.GetMetadata()
 	out := &corev1.Pod{
 		Metadata: &metav1.ObjectMeta{
@@ -61,13 +61,13 @@ func outline(p *corev1.Pod) *corev1.Pod {
 		Spec:   &corev1.PodSpec{NodeName: p.GetSpec().GetNodeName(), HostNetwork: p.GetSpec().GetHostNetwork()},
 		Status: &corev1.PodStatus{Phase: p.GetStatus().GetPhase(), PodIp: p.GetStatus().GetPodIp(), PodIps: p.GetStatus().GetPodIps()},
 	}
-	out.Spec.Containers = outlines(p.GetSpec().GetContainers())
-	out.Spec.InitContainers = outlines(p.GetSpec().GetInitContainers())
+	out.Spec.Containers = namedPorts(p.GetSpec().GetContainers())
+	out.Spec.InitContainers = namedPorts(p.GetSpec().GetInitContainers())
 	return out
 }
 
-// outlines leaves the ports with names of containers that have any.
-func outlines(containers []*corev1.Container) []*corev1.Container {
+// namedPorts returns the containers that have ports with names, with nothing but these ports.
+func namedPorts(containers []*corev1.Container) []*corev1.Container {
 	var out []*corev1.Container
 	for _, c := range containers {
 		var ports []*corev1.ContainerPort
