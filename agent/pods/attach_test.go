@@ -53,12 +53,17 @@ func (n *node) attach(podName, container string, stdin bool) *terminal {
 	t := &terminal{end: cancel, resize: make(chan runtime.Size), over: make(chan struct{})}
 	joined := make(chan struct{})
 	a := pods.Attachment{Stdout: lockedBuffer{t, &t.out}, Stderr: lockedBuffer{t, &t.err}, Resize: t.resize, Joined: func() error { close(joined); return nil }}
+	var read *io.PipeReader
 	if stdin {
-		a.Stdin, t.in = io.Pipe()
+		read, t.in = io.Pipe()
+		a.Stdin = read
 	}
 	go func() {
 		defer close(t.over)
 		t.code, t.failed = n.set.Attach(ctx, "default", podName, container, a)
+		if stdin {
+			read.CloseWithError(t.failed) // later writes fail instead of blocking
+		}
 	}()
 	n.Cleanup(func() { cancel(); <-t.over })
 	select {
