@@ -88,7 +88,7 @@ func TestWarningsOfLaterFields(t *testing.T) {
 	}
 	want := []string{
 		"spec.containers[0].readinessProbe.grpc.mode: the field is of Kubernetes 1.37, which is later than the API served here: other clusters of that API refuse it",
-		"spec.evictionResponders: evictions ask nobody yet",
+		"spec.evictionResponders: evictions do not ask responders yet",
 	}
 	if diff := cmp.Diff(want, codec.Warnings(pod)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

@@ -865,10 +865,10 @@ type WatchRequest struct {
 	// Field selector; an object that stops matching is reported as deleted.
 	FieldSelector string `protobuf:"bytes,5,opt,name=field_selector,json=fieldSelector,proto3" json:"field_selector,omitempty"`
 	// Starts after this revision, without the initial state. Empty: the state first, as EVENT_TYPE_ADDED events, then a
-	// bookmark with initial_state_end. Fails with OUT_OF_RANGE when changes since then are no longer known: list anew.
+	// bookmark with initial_state_end. Fails with OUT_OF_RANGE when later changes are not available any more: list again.
 	ResourceVersion string `protobuf:"bytes,6,opt,name=resource_version,json=resourceVersion,proto3" json:"resource_version,omitempty"`
-	// Of pods, sends only what others have to know to tell traffic by: names, labels, node, addresses, phase and the ports
-	// that have names. Nodes may watch all pods so, and none but their own otherwise.
+	// Only for pods: sends summaries, from which other nodes recognize their traffic: names, labels, node, addresses, phase
+	// and the ports that have names. Nodes may watch the summaries of all pods, but only their own pods in full.
 	Outline bool `protobuf:"varint,7,opt,name=outline,proto3" json:"outline,omitempty"`
 	// Version of the kind in the group, in which the objects are answered. Empty for the one that is stored.
 	Version       string `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
@@ -1045,7 +1045,7 @@ type CreateRequest struct {
 	LeaseId int64 `protobuf:"varint,2,opt,name=lease_id,json=leaseId,proto3" json:"lease_id,omitempty"`
 	// Checks and returns the object as it would be, and stores nothing.
 	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// Who is recorded as owner of the fields in managedFields; nobody when empty.
+	// The manager that is recorded as owner of the fields in managedFields. Empty for none.
 	FieldManager string `protobuf:"bytes,4,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
 	// When set, the write is conditional on this election.
 	Fence *Fence `protobuf:"bytes,5,opt,name=fence,proto3" json:"fence,omitempty"`
@@ -1351,7 +1351,7 @@ func (x *UpdateResponse) GetWarnings() []string {
 	return nil
 }
 
-// UpdateStatusRequest holds an object whose status is to be stored.
+// UpdateStatusRequest has an object whose status will be stored.
 type UpdateStatusRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The object; all but its status, name and resourceVersion is ignored. Update with subresource "status" stores changes of
@@ -1361,7 +1361,7 @@ type UpdateStatusRequest struct {
 	Fence *Fence `protobuf:"bytes,2,opt,name=fence,proto3" json:"fence,omitempty"`
 	// Checks and returns the object as it would be, and stores nothing.
 	DryRun bool `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	// Who is recorded as owner of the changed fields of the status; nobody when empty.
+	// The manager that is recorded as owner of the changed fields of the status. Empty for none.
 	FieldManager string `protobuf:"bytes,4,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
 	// Conditions on other objects, at most 100; the write happens only while all hold.
 	Conditions    []*Condition `protobuf:"bytes,5,rep,name=conditions,proto3" json:"conditions,omitempty"`
@@ -1851,7 +1851,7 @@ type DeleteRequest struct {
 	Fence *Fence `protobuf:"bytes,7,opt,name=fence,proto3" json:"fence,omitempty"`
 	// Conditions on other objects, at most 100; the write happens only while all hold.
 	Conditions []*Condition `protobuf:"bytes,8,rep,name=conditions,proto3" json:"conditions,omitempty"`
-	// Who is recorded as owner of the finalizers that the propagation policy adds; nobody when empty.
+	// The manager that is recorded as owner of the finalizers that the propagation policy adds. Empty for none.
 	FieldManager  string `protobuf:"bytes,9,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2289,7 +2289,7 @@ type BindOperation struct {
 	Uid string `protobuf:"bytes,3,opt,name=uid,proto3" json:"uid,omitempty"`
 	// The node.
 	NodeName string `protobuf:"bytes,4,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
-	// Who is recorded as owner of the assignment; nobody when empty.
+	// The manager that is recorded as owner of the assignment. Empty for none.
 	FieldManager  string `protobuf:"bytes,5,opt,name=field_manager,json=fieldManager,proto3" json:"field_manager,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

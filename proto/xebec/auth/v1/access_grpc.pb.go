@@ -28,8 +28,8 @@ const (
 //
 // AccessService answers what a caller may do, from the rules by which calls are decided. The apiserver serves it.
 type AccessServiceClient interface {
-	// CheckAccess says whether somebody may do something to objects of a kind. Everyone may ask about themselves,
-	// administrators and services about anyone.
+	// CheckAccess returns whether a user may do something to objects of a kind. Every caller may ask for its own rights,
+	// administrators and services for those of any user.
 	CheckAccess(ctx context.Context, in *CheckAccessRequest, opts ...grpc.CallOption) (*CheckAccessResponse, error)
 }
 
@@ -57,8 +57,8 @@ func (c *accessServiceClient) CheckAccess(ctx context.Context, in *CheckAccessRe
 //
 // AccessService answers what a caller may do, from the rules by which calls are decided. The apiserver serves it.
 type AccessServiceServer interface {
-	// CheckAccess says whether somebody may do something to objects of a kind. Everyone may ask about themselves,
-	// administrators and services about anyone.
+	// CheckAccess returns whether a user may do something to objects of a kind. Every caller may ask for its own rights,
+	// administrators and services for those of any user.
 	CheckAccess(context.Context, *CheckAccessRequest) (*CheckAccessResponse, error)
 	mustEmbedUnimplementedAccessServiceServer()
 }

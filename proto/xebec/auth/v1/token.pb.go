@@ -30,9 +30,9 @@ type CreateTokenRequest struct {
 	Namespace string `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// Name of the service account. Required.
 	ServiceAccount string `protobuf:"bytes,2,opt,name=service_account,json=serviceAccount,proto3" json:"service_account,omitempty"`
-	// Whom the token is for: who checks it must be one of them. Empty for the gateway of this cluster.
+	// The services for which the token is valid. Empty for the gateway of this cluster.
 	Audiences []string `protobuf:"bytes,3,rep,name=audiences,proto3" json:"audiences,omitempty"`
-	// How long it is to be good, in seconds: 600 at least, 3600 when 0. Longer than a day is cut to a day.
+	// Lifetime in seconds: at least 600, 3600 when 0. More than a day is reduced to a day.
 	ExpirationSeconds int64 `protobuf:"varint,4,opt,name=expiration_seconds,json=expirationSeconds,proto3" json:"expiration_seconds,omitempty"`
 	// The pod that the token is bound to: when the pod is gone, the token is no longer good. Empty for none.
 	BoundPod      *BoundPod `protobuf:"bytes,5,opt,name=bound_pod,json=boundPod,proto3" json:"bound_pod,omitempty"`
@@ -215,7 +215,7 @@ func (x *CreateTokenResponse) GetExpirationTimestamp() *timestamppb.Timestamp {
 	return nil
 }
 
-// ReviewTokenRequest holds what is to be checked.
+// ReviewTokenRequest has the token to check.
 type ReviewTokenRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The token.

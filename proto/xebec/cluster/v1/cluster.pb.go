@@ -543,12 +543,12 @@ func (x *AccessResponse) GetAlwaysAdmitted() bool {
 	return false
 }
 
-// Listener tells who is admitted at a listener.
+// Listener describes from where a listener accepts connections.
 type Listener struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// True when nobody is but the masters themselves.
+	// True when it accepts connections only from masters.
 	Closed bool `protobuf:"varint,1,opt,name=closed,proto3" json:"closed,omitempty"`
-	// The prefixes that are; empty for everywhere.
+	// The prefixes from which it accepts connections. Empty for everywhere.
 	AllowedCidrs  []string `protobuf:"bytes,2,rep,name=allowed_cidrs,json=allowedCidrs,proto3" json:"allowed_cidrs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

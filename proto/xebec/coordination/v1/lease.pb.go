@@ -23,7 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Lease is a claim that somebody renews: the leadership of a service, or a node's sign of life.
+// Lease is a claim that its holder renews: the leadership of a service, or the heartbeat of a node.
 type Lease struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name, labels and the like.
@@ -81,7 +81,7 @@ func (x *Lease) GetSpec() *LeaseSpec {
 // LeaseSpec is the state of a Lease.
 type LeaseSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Who holds the lease; nobody when absent or empty.
+	// Identity of the holder. The lease has no holder when this is absent or empty.
 	HolderIdentity *string `protobuf:"bytes,1,opt,name=holder_identity,json=holderIdentity,proto3,oneof" json:"holder_identity,omitempty"`
 	// Seconds after renewTime for which the lease is held. Must be positive.
 	LeaseDurationSeconds *int32 `protobuf:"varint,2,opt,name=lease_duration_seconds,json=leaseDurationSeconds,proto3,oneof" json:"lease_duration_seconds,omitempty"`
@@ -94,7 +94,7 @@ type LeaseSpec struct {
 	// How a holder is chosen among candidates where that is coordinated, such as OldestEmulationVersion; not coordinated
 	// when absent.
 	Strategy *string `protobuf:"bytes,6,opt,name=strategy,proto3,oneof" json:"strategy,omitempty"`
-	// Whom the holder should make way for. Only with strategy.
+	// Identity of the candidate to which the holder should give the lease. Only with strategy.
 	PreferredHolder *string `protobuf:"bytes,7,opt,name=preferred_holder,json=preferredHolder,proto3,oneof" json:"preferred_holder,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache

@@ -1668,7 +1668,7 @@ type Lifecycle struct {
 	// Done right after the start; when it fails the container is restarted. Nothing orders it against the container's own
 	// start.
 	PostStart *LifecycleHandler `protobuf:"bytes,1,opt,name=post_start,json=postStart,proto3" json:"post_start,omitempty"`
-	// Done before the container is told to end, for instance by deletion or a failed probe, not when it ends by itself.
+	// Done before the container is stopped, for instance by deletion or a failed probe, not when it ends by itself.
 	// It counts against the grace period.
 	PreStop *LifecycleHandler `protobuf:"bytes,2,opt,name=pre_stop,json=preStop,proto3" json:"pre_stop,omitempty"`
 	// Signal that tells the container to end, such as SIGTERM; the image's own, or else SIGTERM, when absent. Wants

@@ -180,7 +180,7 @@ type PodSpec struct {
 	HostnameOverride *string `protobuf:"bytes,41,opt,name=hostname_override,json=hostnameOverride,proto3,oneof" json:"hostname_override,omitempty"`
 	// Group of pods that is scheduled as one; the pod stands for itself when absent.
 	SchedulingGroup *PodSchedulingGroup `protobuf:"bytes,43,opt,name=scheduling_group,json=schedulingGroup,proto3" json:"scheduling_group,omitempty"`
-	// Who has a say when the pod is to be evicted, by priority. At most 10, not with schedulingGroup.
+	// Responders that are asked before an eviction of the pod, by priority. At most 10, not with schedulingGroup.
 	EvictionResponders []*EvictionResponder `protobuf:"bytes,44,rep,name=eviction_responders,json=evictionResponders,proto3" json:"eviction_responders,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
@@ -1047,7 +1047,7 @@ func (x *PodSchedulingGroup) GetPodGroupName() string {
 	return ""
 }
 
-// EvictionResponder is one who has a say when a pod is to be evicted.
+// EvictionResponder is a program that is asked before an eviction of a pod.
 type EvictionResponder struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name with a domain, such as acme.io/drain; unique in the pod.
@@ -1904,7 +1904,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xfe\x1d\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\x89\x1e\n" +
 	"\aPodSpec\x12G\n" +
 	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x03\xc2\x01\x04nameR\avolumes\x12R\n" +
 	"\n" +
@@ -1956,8 +1956,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\tresources\x18( \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x120\n" +
 	"\x11hostname_override\x18) \x01(\tH\n" +
 	"R\x10hostnameOverride\x88\x01\x01\x12q\n" +
-	"\x10scheduling_group\x18+ \x01(\v2!.xebec.core.v1.PodSchedulingGroupB#\xc2\xda\x18\x1f:\x1dpods are scheduled one by oneR\x0fschedulingGroup\x12\x8a\x01\n" +
-	"\x13eviction_responders\x18, \x03(\v2 .xebec.core.v1.EvictionResponderB7\xc2\xda\x183\x18\x02\"\x04name:\x18evictions ask nobody yet\xb8\x01\x01\xc2\x01\x04name\xca\x01\x041.37R\x12evictionResponders\x1a?\n" +
+	"\x10scheduling_group\x18+ \x01(\v2!.xebec.core.v1.PodSchedulingGroupB#\xc2\xda\x18\x1f:\x1dpods are scheduled one by oneR\x0fschedulingGroup\x12\x95\x01\n" +
+	"\x13eviction_responders\x18, \x03(\v2 .xebec.core.v1.EvictionResponderBB\xc2\xda\x18>\x18\x02\"\x04name:#evictions do not ask responders yet\xb8\x01\x01\xc2\x01\x04name\xca\x01\x041.37R\x12evictionResponders\x1a?\n" +
 	"\x11NodeSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1aT\n" +

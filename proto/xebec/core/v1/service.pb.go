@@ -91,7 +91,7 @@ type ServiceSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ports that the Service listens on. At least one, but for ExternalName and headless Services.
 	Ports []*ServicePort `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
-	// Labels of the pods behind the Service. When empty, somebody else keeps its EndpointSlices.
+	// Labels of the pods behind the Service. When empty, a user or another controller manages its EndpointSlices.
 	Selector map[string]string `protobuf:"bytes,2,rep,name=selector,proto3" json:"selector,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Address within the cluster. Assigned when empty; None makes the Service headless: DNS gives the pods' own
 	// addresses. It does not change unless type does.

@@ -2614,7 +2614,7 @@ func (x *ConfigMapProjection) GetOptional() bool {
 // ServiceAccountTokenProjection has a token of the pod's ServiceAccount as a file, which is renewed in time.
 type ServiceAccountTokenProjection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// For whom the token is; the apiserver when empty.
+	// The audience that accepts the token; the apiserver when empty.
 	Audience string `protobuf:"bytes,1,opt,name=audience,proto3" json:"audience,omitempty"`
 	// Seconds that a token is valid, at least 600. 3600 when absent.
 	ExpirationSeconds *int64 `protobuf:"varint,2,opt,name=expiration_seconds,json=expirationSeconds,proto3,oneof" json:"expiration_seconds,omitempty"`
@@ -2791,7 +2791,7 @@ type PodCertificateProjection struct {
 	KeyPath string `protobuf:"bytes,5,opt,name=key_path,json=keyPath,proto3" json:"key_path,omitempty"`
 	// File for the certificate chain alone. It may change before the key does.
 	CertificateChainPath string `protobuf:"bytes,6,opt,name=certificate_chain_path,json=certificateChainPath,proto3" json:"certificate_chain_path,omitempty"`
-	// What the signer is told besides. Keys have a domain prefix.
+	// Additional information for the signer. Keys have a domain prefix.
 	UserAnnotations map[string]string `protobuf:"bytes,7,rep,name=user_annotations,json=userAnnotations,proto3" json:"user_annotations,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// User ID that owns the files; the volume's defaultUser when absent.
 	User          *int64 `protobuf:"varint,8,opt,name=user,proto3,oneof" json:"user,omitempty"`
@@ -3344,7 +3344,7 @@ func (x *PersistentVolumeClaimTemplate) GetSpec() *PersistentVolumeClaimSpec {
 // PersistentVolumeClaimSpec is what a claim asks for.
 type PersistentVolumeClaimSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How the volume is to be mounted: ReadWriteOnce, ReadOnlyMany, ReadWriteMany or ReadWriteOncePod.
+	// How the volume will be mounted: ReadWriteOnce, ReadOnlyMany, ReadWriteMany or ReadWriteOncePod.
 	AccessModes []string `protobuf:"bytes,1,rep,name=access_modes,json=accessModes,proto3" json:"access_modes,omitempty"`
 	// How much storage is asked for.
 	Resources *VolumeResourceRequirements `protobuf:"bytes,2,opt,name=resources,proto3" json:"resources,omitempty"`

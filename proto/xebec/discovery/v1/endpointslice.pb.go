@@ -114,7 +114,7 @@ type Endpoint struct {
 	NodeName *string `protobuf:"bytes,6,opt,name=node_name,json=nodeName,proto3,oneof" json:"node_name,omitempty"`
 	// Zone that the backend runs in.
 	Zone *string `protobuf:"bytes,7,opt,name=zone,proto3,oneof" json:"zone,omitempty"`
-	// For whom the backend is meant; for everybody when absent.
+	// The clients that should use the backend; all clients when absent.
 	Hints         *EndpointHints `protobuf:"bytes,8,opt,name=hints,proto3" json:"hints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -271,7 +271,7 @@ func (x *EndpointConditions) GetTerminating() bool {
 	return false
 }
 
-// EndpointHints says for whom a backend is meant.
+// EndpointHints describes the clients that should use a backend.
 type EndpointHints struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Zones whose clients should use the backend, at most 8.

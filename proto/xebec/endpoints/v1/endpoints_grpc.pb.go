@@ -29,9 +29,9 @@ const (
 // EndpointsService knows how far the nodes' service maps are. Only the instance of the endpoints service that leads
 // serves it; others answer UNAVAILABLE with reason NOT_LEADER, for the caller to call again.
 type EndpointsServiceClient interface {
-	// Acknowledge joins a node to the others for as long as the stream lives. The node's agent tells up to which revision of
-	// the EndpointSlices its service maps are, and is told when all nodes have come as far as it asked for. A node that
-	// nobody waits for sends and receives nothing. The caller must be the node.
+	// Acknowledge makes a node take part while the stream is open. The node's agent reports the revision of the
+	// EndpointSlices that its service maps contain, and is notified when all nodes have reached the revision that it
+	// requested. No messages are sent while no agent waits. The caller must be the node.
 	Acknowledge(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AcknowledgeRequest, AcknowledgeResponse], error)
 }
 
@@ -63,9 +63,9 @@ type EndpointsService_AcknowledgeClient = grpc.BidiStreamingClient[AcknowledgeRe
 // EndpointsService knows how far the nodes' service maps are. Only the instance of the endpoints service that leads
 // serves it; others answer UNAVAILABLE with reason NOT_LEADER, for the caller to call again.
 type EndpointsServiceServer interface {
-	// Acknowledge joins a node to the others for as long as the stream lives. The node's agent tells up to which revision of
-	// the EndpointSlices its service maps are, and is told when all nodes have come as far as it asked for. A node that
-	// nobody waits for sends and receives nothing. The caller must be the node.
+	// Acknowledge makes a node take part while the stream is open. The node's agent reports the revision of the
+	// EndpointSlices that its service maps contain, and is notified when all nodes have reached the revision that it
+	// requested. No messages are sent while no agent waits. The caller must be the node.
 	Acknowledge(grpc.BidiStreamingServer[AcknowledgeRequest, AcknowledgeResponse]) error
 	mustEmbedUnimplementedEndpointsServiceServer()
 }

@@ -33,7 +33,7 @@ type ObjectMeta struct {
 	Namespace string `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
 	// Unused and always empty; kept for the wire format.
 	SelfLink string `protobuf:"bytes,4,opt,name=self_link,json=selfLink,proto3" json:"self_link,omitempty"`
-	// Unique in space and time: an object created anew under the same name has another one. Set by the server.
+	// Unique in space and time: a new object with the same name has another one. Set by the server.
 	Uid string `protobuf:"bytes,5,opt,name=uid,proto3" json:"uid,omitempty"`
 	// Version of the stored object, to be taken as opaque. An update that carries one succeeds only when it is the
 	// current one. Set by the server.
@@ -42,8 +42,8 @@ type ObjectMeta struct {
 	Generation int64 `protobuf:"varint,7,opt,name=generation,proto3" json:"generation,omitempty"`
 	// When the object was created. Set by the server.
 	CreationTimestamp *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=creation_timestamp,json=creationTimestamp,proto3" json:"creation_timestamp,omitempty"`
-	// When the object is to be gone: the time of the deletion request plus the grace period. Absent as long as nobody
-	// deleted it. Set by the server.
+	// When the object will be removed: the time of the deletion request plus the grace period. Absent until the object is
+	// deleted. Set by the server.
 	DeletionTimestamp *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=deletion_timestamp,json=deletionTimestamp,proto3" json:"deletion_timestamp,omitempty"`
 	// Seconds that the object may go on after its deletion was asked for. Set by the server, along with
 	// deletionTimestamp.

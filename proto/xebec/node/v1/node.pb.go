@@ -2173,13 +2173,13 @@ type Connection struct {
 	Way string `protobuf:"bytes,1,opt,name=way,proto3" json:"way,omitempty"`
 	// TCP, UDP or ICMP.
 	Protocol string `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"`
-	// Who began it, address and port. Of a socket that is not connected, "socket" and its number.
+	// The source, address and port. Of a socket that is not connected, "socket" and its number.
 	Source string `protobuf:"bytes,3,opt,name=source,proto3" json:"source,omitempty"`
-	// Whom it is to, as the source has it.
+	// The destination that the source addressed.
 	Destination string `protobuf:"bytes,4,opt,name=destination,proto3" json:"destination,omitempty"`
-	// The source that it goes on with.
+	// The source after translation.
 	TranslatedSource string `protobuf:"bytes,5,opt,name=translated_source,json=translatedSource,proto3" json:"translated_source,omitempty"`
-	// Whom it goes on to: of a service, the endpoint.
+	// The destination after translation; of a service, the endpoint.
 	TranslatedDestination string `protobuf:"bytes,6,opt,name=translated_destination,json=translatedDestination,proto3" json:"translated_destination,omitempty"`
 	// Namespace/name[:port] of the service, empty when there is none, or none any more.
 	Service string `protobuf:"bytes,7,opt,name=service,proto3" json:"service,omitempty"`
@@ -2371,9 +2371,9 @@ type TraceConnectionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What is decided on the way, in order.
 	Steps []*TraceStep `protobuf:"bytes,1,rep,name=steps,proto3" json:"steps,omitempty"`
-	// Who may take the connection, when it is to a service.
+	// The endpoints that may get the connection, when it is to a service.
 	Backends []*TraceBackend `protobuf:"bytes,2,rep,name=backends,proto3" json:"backends,omitempty"`
-	// forwarded, refused, which the client is told, or dropped. When it depends on the endpoint: some.
+	// forwarded, refused (the client gets an answer) or dropped. When it depends on the endpoint: some.
 	Verdict string `protobuf:"bytes,3,opt,name=verdict,proto3" json:"verdict,omitempty"`
 	// What decides.
 	Decides string `protobuf:"bytes,4,opt,name=decides,proto3" json:"decides,omitempty"`

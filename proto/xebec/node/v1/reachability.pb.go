@@ -22,7 +22,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ReachRequest names whom to ask.
+// ReachRequest names the node to check.
 type ReachRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The other node.
