@@ -58,7 +58,7 @@ func newPolicyWatch(c *client.Client, stateDir string, log *zap.Logger) *policyW
 			c,
 			client.InformerOptions[*corev1.Namespace]{OnError: failed("namespaces"), Transform: slim[*corev1.Namespace]},
 		),
-		pods:  client.NewInformer(c, client.InformerOptions[*corev1.Pod]{OnError: failed("pods of all nodes"), Outline: true}),
+		pods:  client.NewInformer(c, client.InformerOptions[*corev1.Pod]{OnError: failed("pods of all nodes"), Summary: true}),
 		first: make(chan struct{}),
 	}
 	path := filepath.Join(stateDir, "policies")

@@ -55,7 +55,7 @@ func TestAuthorize(t *testing.T) {
 		allowed bool
 	}{
 		{"admin deletes a namespace", request{Caller: admin, Verb: Delete, Resource: "namespaces", Name: "a"}, true},
-		{"nobody reads", request{Caller: Caller{User: "bob"}, Verb: Get, Resource: "pods", Namespace: "a", Name: "p"}, false},
+		{"unknown user reads", request{Caller: Caller{User: "bob"}, Verb: Get, Resource: "pods", Namespace: "a", Name: "p"}, false},
 		{"a service's name without its group", request{Caller: Caller{User: "xebec:scheduler"}, Verb: List, Resource: "pods"}, false},
 		{"a node's name without its group", request{Caller: Caller{User: "system:node:node-1"}, Verb: Get, Resource: "nodes", Name: "node-1"}, false},
 		{"a node's group without a name", request{Caller: Caller{"system:node:", []string{GroupNodes}}, Verb: Get, Resource: "nodes", Name: "node-1"}, false},

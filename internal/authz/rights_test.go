@@ -21,7 +21,7 @@ import (
 	_ "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
 )
 
-var update = flag.Bool("update", false, "write testdata: review every added line, each is a right that somebody gains")
+var update = flag.Bool("update", false, "write testdata: review every added line, each is an additional right")
 
 // identity is a caller of the tables in testdata.
 type identity struct {

@@ -28,9 +28,9 @@ type InformerOptions[T scheme.Object] struct {
 	Indexers map[string]func(T) []string
 	// Transform may change an object before it is stored, to drop fields without readers.
 	Transform func(T)
-	// Outline requests the summaries of pods that WatchRequest describes. Nodes may watch those of all
+	// Summary requests the summaries of pods that WatchRequest describes. Nodes may watch those of all
 	// pods.
-	Outline bool
+	Summary bool
 	// MetadataOnly decodes nothing but the metadata: much cheaper than a Transform that drops the
 	// rest.
 	MetadataOnly bool
@@ -175,7 +175,7 @@ func (i *Informer[T]) Run(ctx context.Context) error {
 	i.mu.Unlock()
 
 	r := Reflector{
-		Kind: i.kind, OnError: i.opts.OnError, client: i.client, outline: i.opts.Outline,
+		Kind: i.kind, OnError: i.opts.OnError, client: i.client, summary: i.opts.Summary,
 		options: WatchOptions{
 			Namespace: i.opts.Namespace, LabelSelector: i.opts.LabelSelector, FieldSelector: i.opts.FieldSelector,
 		},

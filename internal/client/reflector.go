@@ -49,7 +49,7 @@ type Reflector struct {
 
 	client  *Client
 	options WatchOptions
-	outline bool
+	summary bool
 }
 
 // NewReflector returns a reflector that makes no calls until Run. The ResourceVersion of the
@@ -95,7 +95,7 @@ func (r *Reflector) follow(ctx context.Context, resume string, s Sink) (string, 
 	options := r.options
 	options.ResourceVersion = resume
 	req := watchRequest(r.Kind, options)
-	req.Outline = r.outline
+	req.Outline = r.summary
 	stream, err := r.client.resources.Watch(prioritize(ctx, r.Kind), req, grpc.WaitForReady(true))
 	if err != nil {
 		return resume, err

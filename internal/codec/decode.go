@@ -374,7 +374,7 @@ func (d *decoder) bytes(n *tree.Node, at *path) (protoreflect.Value, bool) {
 	}
 	b, err := base64.StdEncoding.DecodeString(n.Text)
 	if err != nil {
-		// The text may be a secret that somebody forgot to encode, so that it is not shown.
+		// The text may be a secret that was not encoded by mistake, so that it is not shown.
 		d.errorf(at, n.Line, "must be a string in base64: %v", err)
 		return protoreflect.Value{}, false
 	}

@@ -13,7 +13,7 @@ type FieldError struct {
 	Path string
 	// Line is where the value stands in the text, counted from 1; 0 when there is no text.
 	Line int
-	// Message says what is wrong and, where it can, how to mend it.
+	// Message says what is wrong and, where it can, how to fix it.
 	Message string
 	// Kind is, for an object of a kind that there is not, the kind with its apiVersion, and else
 	// empty.

@@ -44,7 +44,7 @@ type member struct {
 	// since is the version of Kubernetes that brought the field, when it is later than the API served
 	// here.
 	since string
-	// list is how elements of a list are told apart when lists are merged, and keys by which of their
+	// list is how elements of a list are identified when lists are merged, and keys by which of their
 	// members.
 	list metav1.ListType
 	keys []string

@@ -72,7 +72,7 @@ func warn(msg protoreflect.Message, at *path, lines *[]string) {
 	}
 }
 
-// warnDuplicates tells of elements that are not told apart when the list is merged.
+// warnDuplicates reports elements that have the same keys when the list is merged.
 func warnDuplicates(list protoreflect.List, m *member, at *path, lines *[]string) {
 	if list.Len() < 2 {
 		return

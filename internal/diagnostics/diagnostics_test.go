@@ -51,15 +51,15 @@ func TestWhoMayRead(t *testing.T) {
 		{"a service", cluster.Service(t, "cloud"), plain, "/metrics", http.StatusOK},
 		{"the process itself", cluster.Source(t, pki.NodeRequest("node-1")), plain, "/metrics", http.StatusOK},
 		{"another node", cluster.Source(t, pki.NodeRequest("node-2")), plain, "/metrics", http.StatusForbidden},
-		{"somebody", cluster.Source(t, pki.Request{CommonName: "bob", Client: true}), plain, "/metrics", http.StatusForbidden},
-		{"nobody", nil, plain, "/metrics", 0},
+		{"a user", cluster.Source(t, pki.Request{CommonName: "bob", Client: true}), plain, "/metrics", http.StatusForbidden},
+		{"no certificate", nil, plain, "/metrics", 0},
 		{"another cluster's administrator", rpctest.NewCluster(t).Admin(t), plain, "/metrics", 0},
 		{"an administrator, where profiles are off", cluster.Admin(t), plain, heap, http.StatusNotFound},
 		{"an administrator", cluster.Admin(t), profiled, heap, http.StatusOK},
 		{"the process itself", cluster.Source(t, pki.NodeRequest("node-1")), profiled, heap, http.StatusOK},
 		{"a monitor", cluster.Source(t, pki.MonitorRequest("prometheus")), profiled, heap, http.StatusForbidden},
 		{"a service", cluster.Service(t, "cloud"), profiled, heap, http.StatusForbidden},
-		{"nobody", nil, profiled, heap, 0},
+		{"no certificate", nil, profiled, heap, 0},
 	} {
 		config := &tls.Config{InsecureSkipVerify: true}
 		if tt.as != nil {

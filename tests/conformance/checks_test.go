@@ -23,7 +23,7 @@ import (
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 )
 
-// stage is a namespace of a lab, and the tools of somebody who works in it.
+// stage is a namespace of a lab, and the tools of a user who works in it.
 type stage struct {
 	api       *client.Client
 	binary    string // of the command line
@@ -46,7 +46,8 @@ func (s *stage) xebec(ctx context.Context, input string, args ...string) (string
 	return out.String(), nil
 }
 
-// check is something that must come true soon after the manifests are applied. It says what is wrong until it is true.
+// check is something that must come true soon after the manifests are applied. It says what is
+// wrong until it is true.
 type check struct {
 	what string
 	once bool // done, not awaited
@@ -154,7 +155,8 @@ func qos(name, class string) check {
 	return onPod("is "+class, name, func(p *corev1.Pod) bool { return p.GetStatus().GetQosClass() == class })
 }
 
-// onContainer checks that the status of one container of a pod, or of any when none is named, is as wanted.
+// onContainer checks that the status of one container of a pod, or of any when none is named, is as
+// wanted.
 func onContainer(what, pod, container string, is func(*corev1.ContainerStatus) bool) check {
 	return onPod(what, pod, func(p *corev1.Pod) bool {
 		return slices.ContainsFunc(p.GetStatus().GetContainerStatuses(), func(c *corev1.ContainerStatus) bool {

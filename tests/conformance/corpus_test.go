@@ -23,7 +23,7 @@ import (
 	"github.com/xebec-project/xebec/tests/cluster"
 )
 
-var update = flag.Bool("update", false, "write the table in docs/conformance.md anew")
+var update = flag.Bool("update", false, "update the table in docs/conformance.md")
 
 // page is the document that holds the result of TestCorpus.
 const page = "../../docs/conformance.md"
@@ -48,8 +48,8 @@ type finding struct {
 	messages []string
 }
 
-// meant are the files of which objects are refused on purpose, and why. Any other refusal is an error, and so is one of
-// these that no longer happens.
+// meant are the files of which objects are refused on purpose, and why. Any other refusal is an
+// error, and so is one of these that no longer happens.
 var meant = map[string]string{
 	"kubernetes-website/application/mysql/mysql-deployment.yaml":                     "no persistent volumes yet",
 	"kubernetes-website/application/wordpress/mysql-deployment.yaml":                 "no persistent volumes yet",
@@ -70,8 +70,8 @@ var bases = map[string]string{
 	"kubernetes-website/application/ssa/nginx-deployment-replicas-only.yaml": "kubernetes-website/application/ssa/nginx-deployment.yaml",
 }
 
-// lenient are the files that the documentation has refused by a policy of the namespace, which is of a kind that is not
-// served yet.
+// lenient are the files that the documentation has refused by a policy of the namespace, which is
+// of a kind that is not served yet.
 var lenient = map[string]string{
 	"kubernetes-website/admin/resource/cpu-constraints-pod-2.yaml":    "LimitRange",
 	"kubernetes-website/admin/resource/cpu-constraints-pod-3.yaml":    "LimitRange",
@@ -146,8 +146,8 @@ func controlPlane(t *testing.T) *client.Client {
 	return client.New(conn, client.WithFieldManager("conformance"))
 }
 
-// TestCorpus applies every object of every manifest to a control plane, as a dry run, and compares what becomes of them
-// with docs/conformance.md.
+// TestCorpus applies every object of every manifest to a control plane, as a dry run, and compares
+// what becomes of them with docs/conformance.md.
 func TestCorpus(t *testing.T) {
 	dir := corpus(t)
 	api := controlPlane(t)
@@ -264,7 +264,8 @@ func onTopOf(t *testing.T, api *client.Client, dir, file string) *client.Client 
 	return api.WithFieldManager("handover")
 }
 
-// apply sends one object to the control plane as a dry run, into a namespace that is made for it when need be.
+// apply sends one object to the control plane as a dry run, into a namespace that is made for it
+// when need be.
 func apply(t *testing.T, api *client.Client, d manifest.Document) finding {
 	t.Helper()
 	k, m := kinds.Of(d.Object), d.Object.GetMetadata()

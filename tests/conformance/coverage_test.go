@@ -24,8 +24,9 @@ func mirrored() []*scheme.Kind {
 	return slices.DeleteFunc(slices.Clone(kinds.All()), func(k *scheme.Kind) bool { return strings.HasSuffix(k.Group, ".xebec.io") })
 }
 
-// TestFieldCoverage compares every field of every Kubernetes type that our kinds reach with our descriptors: number,
-// type, presence, JSON name and how strategic merge patches treat it. All have to be there, and none more.
+// TestFieldCoverage compares every field of every Kubernetes type that our kinds reach with our
+// descriptors: number, type, presence, JSON name and how strategic merge patches treat it. All have
+// to be there, and none more.
 func TestFieldCoverage(t *testing.T) {
 	s := kubernetesScheme(t)
 	c := newCoverage()
@@ -47,7 +48,8 @@ type coverage struct {
 	seen           map[reflect.Type]bool
 	total, covered int
 	wrong          []string
-	// unset has how Kubernetes' JSON shows the fields that it does not just leave out when they are not set.
+	// unset has how Kubernetes' JSON shows the fields that it does not just leave out when they are
+	// not set.
 	unset map[protoreflect.FullName]string
 }
 
@@ -88,9 +90,10 @@ var patchStrategies = map[metav1.PatchStrategy]string{
 	metav1.PatchStrategy_PATCH_STRATEGY_MERGE_RETAIN_KEYS: "merge,retainKeys",
 }
 
-// field compares one field by its protobuf tag, such as "bytes,3,opt,name=replicas", and its JSON tag. The wire type in
-// the tag does not count: Kubernetes' generator goes by the Go type, and a dozen of the tags say something else. That
-// the wire types agree is shown by TestRoundTrip, where a field with another one would be unknown.
+// field compares one field by its protobuf tag, such as "bytes,3,opt,name=replicas", and its JSON
+// tag. The wire type in the tag does not count: Kubernetes' generator goes by the Go type, and a
+// dozen of the tags say something else. That the wire types agree is shown by TestRoundTrip, where
+// a field with another one would be unknown.
 func (c *coverage) field(theirs reflect.StructField, tag string, message protoreflect.MessageDescriptor) (protoreflect.FieldNumber, error) {
 	parts := strings.Split(tag, ",")
 	number, err := strconv.Atoi(parts[1])

@@ -19,14 +19,15 @@ import (
 // trialPrefix begins the names of namespaces that a trial has for itself.
 const trialPrefix = "trial-"
 
-// checkLimit is many times what the slowest check takes, a liveness probe that fails after 30 s and thrice.
+// checkLimit is many times what the slowest check takes, a liveness probe that fails after 30 s and
+// thrice.
 const checkLimit = 100 * time.Second
 
 // gapLimit is how long a trial is given that is not expected to work.
 const gapLimit = 20 * time.Second
 
-// TestDocumentation runs manifests of the documentation, unmodified, on a cluster with real containers, and checks what
-// their pages say. The images are stand-ins of the same names.
+// TestDocumentation runs manifests of the documentation, unmodified, on a cluster with real
+// containers, and checks what their pages say. The images are stand-ins of the same names.
 func TestDocumentation(t *testing.T) {
 	dir := corpus(t)
 	if os.Geteuid() != 0 {

@@ -86,8 +86,8 @@ func (f *filler) fill(v reflect.Value) {
 	}
 }
 
-// always fills what stands behind a pointer or in a list or map. A scalar there is set even when it is to be sparse,
-// but to its zero value now and then, which has to arrive as set.
+// always fills what stands behind a pointer or in a list or map. A scalar there is set even when
+// the object is sparse, but to its zero value now and then, which has to arrive as set.
 func (f *filler) always(v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:

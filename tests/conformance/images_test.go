@@ -35,8 +35,8 @@ var (
 	podinfoImg = process{cmd: []string{"./podinfo"}}
 )
 
-// images stand in for those that the corpus names. All have the same files: a shell with its tools, and the program of
-// standin under all its names.
+// images stand in for those that the corpus names. All have the same files: a shell with its tools,
+// and the program of standin under all its names.
 var images = map[string]process{
 	"bprashanth/nginxhttps:1.0":                  nginxImage,
 	"busybox":                                    shellImage,
@@ -73,7 +73,8 @@ var images = map[string]process{
 	"vish/stress":                                {entrypoint: []string{"stress"}},
 }
 
-// buildImages writes an archive with all images. It needs a static busybox, such as Debian's busybox-static.
+// buildImages writes an archive with all images. It needs a static busybox, such as Debian's
+// busybox-static.
 func buildImages(t *testing.T, archive string) {
 	t.Helper()
 	files, err := imageFiles(t)

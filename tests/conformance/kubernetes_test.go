@@ -1,5 +1,6 @@
-// Package conformance_test holds Xebec against Kubernetes' own published types: k8s.io/api, which only this test
-// depends on. What Kubernetes writes as JSON or protobuf we read, and what we write Kubernetes reads, without a loss.
+// Package conformance_test holds Xebec against Kubernetes' own published types: k8s.io/api, which
+// only this test depends on. What Kubernetes writes as JSON or protobuf we read, and what we write
+// Kubernetes reads, without a loss.
 package conformance_test
 
 import (

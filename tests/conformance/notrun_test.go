@@ -9,10 +9,12 @@ import (
 	"testing"
 )
 
-// examined are the directories of the documentation's examples of which every file is run or said not to be.
+// examined are the directories of the documentation's examples of which every file is run or said
+// not to be.
 var examined = []string{"pods", "service", "policy"}
 
-// notRun says of examples, by pattern, why there is no trial of them. The first pattern that matches counts.
+// notRun says of examples, by pattern, why there is no trial of them. The first pattern that
+// matches counts.
 var notRun = []struct{ pattern, why string }{
 	{"pods/pod-*-affinity.yaml", "affinity has no effect yet, which a warning tells"},
 	{"pods/topology-spread-constraints/*.yaml", "topology spread constraints have no effect yet, which a warning tells"},
@@ -40,8 +42,8 @@ func left() [][]string {
 	return rows
 }
 
-// TestEveryExampleIsRunOrExplained looks through the corpus for examples that nobody thought of, and for reasons that
-// nothing needs.
+// TestEveryExampleIsRunOrExplained looks through the corpus for examples without a trial or a
+// reason, and for reasons that nothing needs.
 func TestEveryExampleIsRunOrExplained(t *testing.T) {
 	root := filepath.Join(corpus(t), "kubernetes-website")
 	tried := map[string]bool{}

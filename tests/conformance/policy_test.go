@@ -13,8 +13,8 @@ import (
 // beyond is a namespace that no policy is made in. It holds the pods of neighbours.
 const beyond = "beyond"
 
-// The parties of policies: a server, clients on its node and on the other, of which one has the label that the
-// documentation's policy asks for, and a server and a client in another namespace.
+// The parties of policies: a server, clients on its node and on the other, of which one has the
+// label that the documentation's policy asks for, and a server and a client in another namespace.
 const (
 	parties = `{apiVersion: v1, kind: Pod, metadata: {name: web, labels: {app: nginx}}, spec: {terminationGracePeriodSeconds: 0, nodeName: node-1, containers: [{name: web, image: "nginx:1.14.2"}]}}
 ---
@@ -35,8 +35,8 @@ var open = []check{
 	admits("web", "beyond/web"), admits("stranger", "beyond/web"), admits("beyond/caller", "beyond/web"),
 }
 
-// policyTrials play policies on the parties. A check of what is refused comes before those of what is admitted, so that
-// the latter are made while the policy is in force.
+// policyTrials play policies on the parties. A check of what is refused comes before those of what
+// is admitted, so that the latter are made while the policy is in force.
 var policyTrials = []trial{
 	{files: []string{"service/networking/network-policy-default-deny-ingress.yaml"}, setup: parties, first: open, checks: []check{
 		refuses("friend", "web"), refuses("stranger", "web"), refuses("beyond/caller", "web"),
@@ -62,7 +62,8 @@ var policyTrials = []trial{
 		cli("labeled", "label", "pod", "friend", "access-"), refuses("friend", "web")}},
 }
 
-// admits checks that a pod's connection to another's HTTP port is answered. Pods of the neighbours are beyond/NAME.
+// admits checks that a pod's connection to another's HTTP port is answered. Pods of the neighbours
+// are beyond/NAME.
 func admits(from, to string) check {
 	return check{what: from + " reaches " + to, is: func(ctx context.Context, s *stage) error {
 		answer, err := s.connect(ctx, from, to)
@@ -73,7 +74,8 @@ func admits(from, to string) check {
 	}}
 }
 
-// refuses checks that a pod's connection to another's HTTP port is lost without a word, as policies do.
+// refuses checks that a pod's connection to another's HTTP port is lost without a word, as policies
+// do.
 func refuses(from, to string) check {
 	return check{what: from + " does not reach " + to, is: func(ctx context.Context, s *stage) error {
 		answer, err := s.connect(ctx, from, to)

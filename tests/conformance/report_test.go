@@ -18,7 +18,8 @@ const (
 	reportEnd   = "<!-- end of what became of the manifests -->\n"
 )
 
-// report returns the page with its generated part made anew. Of the corpus it holds names and our own messages only.
+// report returns the page with a new generated part. Of the corpus it has names and our own
+// messages only.
 func report(t *testing.T, old string, all []finding) string {
 	t.Helper()
 	before, rest, ok := strings.Cut(old, reportBegin)

@@ -20,8 +20,9 @@ import (
 	"github.com/xebec-project/xebec/internal/scheme"
 )
 
-// TestRoundTrip sends randomly filled objects of Kubernetes' types through ours and back, as JSON, as YAML and as
-// protobuf. Half of the rounds set every field there is; the others leave some out, also within lists.
+// TestRoundTrip sends randomly filled objects of Kubernetes' types through ours and back, as JSON,
+// as YAML and as protobuf. Half of the rounds set every field there is; the others leave some out,
+// also within lists.
 func TestRoundTrip(t *testing.T) {
 	const rounds = 20
 	s := kubernetesScheme(t)
@@ -55,7 +56,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// throughJSON takes Kubernetes' JSON into our message and back into theirs, which must be what it was.
+// throughJSON takes Kubernetes' JSON into our message and back into theirs, which must be what it
+// was.
 func throughJSON(t *testing.T, back, theirs kubernetesObject) scheme.Object {
 	t.Helper()
 	text, err := json.Marshal(theirs)
@@ -96,13 +98,14 @@ func throughYAML(t *testing.T, ours scheme.Object) {
 	if diff := cmp.Diff(ours, back, protocmp.Transform()); diff != "" {
 		t.Errorf("YAML changed the object (-before +after):\n%s", diff)
 	}
-	// The door that manifests come in by wants a name above all that.
+	// The decoder of manifests also requires a name.
 	if _, err := manifest.Decode("m.yaml", strings.NewReader(string(text))); err != nil && !strings.Contains(err.Error(), "metadata.name") {
 		t.Errorf("read our YAML as a manifest: %v", err)
 	}
 }
 
-// throughProto takes Kubernetes' protobuf into our message and back into theirs, which must be what it was.
+// throughProto takes Kubernetes' protobuf into our message and back into theirs, which must be what
+// it was.
 func throughProto(t *testing.T, back, theirs kubernetesObject, k *scheme.Kind) scheme.Object {
 	t.Helper()
 	wire, err := theirs.Marshal()
@@ -137,8 +140,8 @@ func asJSON(t *testing.T, v any) string {
 	return string(text)
 }
 
-// withoutEmpty returns the message as JSON without empty objects: Kubernetes' protobuf writes messages that are not
-// behind a pointer even when they are empty, and its JSON partly does not.
+// withoutEmpty returns the message as JSON without empty objects: Kubernetes' protobuf writes
+// messages that are not behind a pointer even when they are empty, and its JSON partly does not.
 func withoutEmpty(t *testing.T, m proto.Message) string {
 	t.Helper()
 	n, err := codec.Encode(m)

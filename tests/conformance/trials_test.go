@@ -6,9 +6,11 @@ import (
 	"strings"
 )
 
-// trial is a manifest, or several that belong together, with what its page of the documentation says of it.
+// trial is a manifest, or several that belong together, with what its page of the documentation
+// says of it.
 type trial struct {
-	// files are relative to the corpus for podinfo, and to its examples of the documentation for all others.
+	// files are relative to the corpus for podinfo, and to its examples of the documentation for all
+	// others.
 	files []string
 	// namespace is the one that the manifest names; a new one when empty.
 	namespace string

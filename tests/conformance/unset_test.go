@@ -19,8 +19,8 @@ import (
 	"github.com/xebec-project/xebec/internal/codec"
 )
 
-// unsetForm names, as internal/codec does, how encoding/json writes a field of a Kubernetes type that is not set; empty when
-// it is left out.
+// unsetForm names, as internal/codec does, how encoding/json writes a field of a Kubernetes type
+// that is not set; empty when it is left out.
 func unsetForm(f reflect.StructField) string {
 	name, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 	omitEmpty, omitZero := strings.Contains(options, "omitempty"), strings.Contains(options, "omitzero")
@@ -39,7 +39,8 @@ func unsetForm(f reflect.StructField) string {
 // unsetTable is where the codec's table of such fields lies.
 const unsetTable = "../../internal/codec/unset.go"
 
-// TestUnsetFields compares the codec's table of fields that are written although they are not set with Kubernetes' types.
+// TestUnsetFields compares the codec's table of fields that are written although they are not set
+// with Kubernetes' types.
 func TestUnsetFields(t *testing.T) {
 	s := kubernetesScheme(t)
 	c := newCoverage()
@@ -79,7 +80,8 @@ var unsetFields = map[protoreflect.FullName]unset{
 	}
 }
 
-// TestWholeJSON compares the JSON of empty, sparse and filled objects with what Kubernetes' own types become.
+// TestWholeJSON compares the JSON of empty, sparse and filled objects with what Kubernetes' own
+// types become.
 func TestWholeJSON(t *testing.T) {
 	s := kubernetesScheme(t)
 	for _, k := range mirrored() {

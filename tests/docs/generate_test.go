@@ -17,7 +17,7 @@ import (
 	"testing"
 )
 
-var update = flag.Bool("update", false, "write the generated parts of docs/ anew")
+var update = flag.Bool("update", false, "update the generated parts of docs/")
 
 // root is the top of the tree, seen from this package.
 const root = "../.."

@@ -46,7 +46,7 @@ func metricsTable(t *testing.T) string {
 		}
 		m, ok := made[c.name]
 		if !ok {
-			t.Errorf("metrics.%s: nobody makes the metric %s", c.name, c.value)
+			t.Errorf("metrics.%s: no code makes the metric %s", c.name, c.value)
 		}
 		rows = append(rows, []string{code(c.value), m.kind, strings.Join(m.labels, ", "), describe(c), code(m.by)})
 	}

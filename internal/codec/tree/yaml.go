@@ -301,7 +301,7 @@ var sexagesimal = regexp.MustCompile(`^[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]
 // yamlString chooses the style of a string so that every reader of YAML 1.1 or 1.2 takes it for
 // that very string. Where nothing stands against it the encoder writes it plain.
 func yamlString(s string) *yaml.Node {
-	s = strings.ToValidUTF8(s, "\uFFFD") // The encoder would call it binary, which nobody reads back as a string.
+	s = strings.ToValidUTF8(s, "\uFFFD") // The encoder would write it as !!binary, which readers do not accept as a string.
 	y := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: s}
 	special := func(r rune) bool { return r != '\n' && r != '\t' && !unicode.IsPrint(r) || r == '\uFEFF' }
 	_, word := (&Node{Kind: String, Plain: true, Text: s}).OldBool()

@@ -1,6 +1,6 @@
-// Command standin takes the place of the programs in the images that the corpus' manifests name: under each of their names
-// it does the little that the documentation shows of them. It is one static program, linked into the images under all of its
-// names.
+// Command standin takes the place of the programs in the images that the corpus' manifests name:
+// under each of their names it does the little that the documentation shows of them. It is one
+// static program, linked into the images under all of its names.
 package main
 
 import (
@@ -53,14 +53,14 @@ func main() {
 	role(os.Args[1:])
 }
 
-// wait returns when the process is told to end, as these programs do at once.
+// wait returns when the process gets a signal to end, as these programs do immediately.
 func wait() {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGQUIT)
 	<-signals
 }
 
-// serve answers HTTP until the process is told to end.
+// serve answers HTTP until the process gets a signal to end.
 func serve(address string, handler http.Handler) {
 	go func() {
 		err := http.ListenAndServe(address, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
