@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 
-// Addresses of load balancers that this node answers for on its wire: whoever asks
-// whose they are is told the uplink's hardware address, and whoever pings them is
-// answered.
+// Addresses of load balancers that this node announces on its network: it answers
+// requests for their hardware address with that of the uplink, and it answers
+// pings.
 //
-// Who includes this has said, of its family of addresses: ADDRESSES_AT, PING_REQUEST
+// The including file defines for its address family: ADDRESSES_AT, PING_REQUEST
 // and PING_REPLY.
 
 #pragma once

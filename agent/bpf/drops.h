@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 
-// What the programs tell the agent of packets that they drop, and of connections
-// that they refuse: each is counted, and as many are told as somebody can read.
+// Reports to the agent of packets that the programs drop, and of connections that
+// they refuse: all are counted, and a bounded number of them is reported.
 
 #pragma once
 
 #include "counters.h"
 #include "services.h"
 
-// So many are told in a second, on each CPU.
+// The number of reports per second, on each CPU.
 #define DROPS_TOLD 100
 
 // Addresses are of IPv6, or mapped into it. A socket that was refused has no source.

@@ -17,7 +17,7 @@
 #include "drops.h"
 #include "services.h"
 
-// How often a choice is begun anew when the endpoint set changed meanwhile.
+// How often a choice is repeated when the endpoint set changed meanwhile.
 #define ATTEMPTS 3
 
 // Set in the identity of a client that is known by its address.
@@ -151,8 +151,8 @@ static __always_inline __u32 slot_for(__u32 set, __u32 count, __u64 flow)
 }
 
 // choose picks an endpoint for the frontend. The earlier choice, if there is one,
-// is kept as long as it holds. A socket is told apart from others by its network
-// namespace, a client outside by its address.
+// is kept as long as it holds. A socket is identified by its network namespace,
+// a client outside of the node by its address.
 static __always_inline enum verdict choose(void *ctx, const struct client *client, const struct frontend *frontend,
 					   const struct choice *earlier, struct choice *chosen)
 {

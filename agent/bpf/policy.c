@@ -268,7 +268,7 @@ int to_pod(struct __sk_buff *skb)
 	return judge(skb, POLICY_INGRESS);
 }
 
-// Types that no map has are only told to Go when a variable has them.
+// Types that no map has are exported to Go only when a variable has them.
 const struct policy_drop *policy_drop_type __attribute__((unused));
 enum policy_direction policy_direction_type __attribute__((unused));
 enum policy_reason policy_reason_type __attribute__((unused));

@@ -5,13 +5,13 @@
 // A pod that policies select has a set for each direction in which they do. A set
 // gives an address a class, by its longest prefix, and a class says which ports
 // that is good for. Classes never change, and a set changes such that every
-// address has its old class or its new one at any moment; what a pod has changes
-// with one word. Whoever finds a set or class gone has read an old word and
-// reads again.
+// address has its old class or its new one at any moment; the sets of a pod change
+// with one word. A program that does not find a set or class has read an old word
+// and reads it again.
 //
-// Who opened a flow is remembered together with the revision of the pod's policy
-// by which it was judged. Packets of a flow, both ways, pass without being judged
-// as long as the revision is the pod's; after that, the flow is judged anew.
+// The initiator of a flow is stored together with the revision of the pod's policy
+// that allowed it. Packets of a flow, both ways, pass without an evaluation as long
+// as the pod has this revision; after that, the flow is evaluated again.
 
 #pragma once
 
@@ -23,10 +23,10 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-// How often a judgement is begun anew when sets were swapped meanwhile.
+// How often an evaluation is repeated when sets were swapped meanwhile.
 #define POLICY_ATTEMPTS 3
 
-// Drops that are told to the agent one by one, per CPU and second. All are counted.
+// Drops that are reported to the agent one by one, per CPU and second. All are counted.
 #define POLICY_TOLD 200
 
 // After so many seconds without a packet, a flow has ended.
@@ -185,7 +185,7 @@ struct policy_drop {
 	__u8 peer[16];
 	__be16 pod_port;
 	__be16 peer_port;
-	__u32 skipped; // drops on this CPU before this one that were not told
+	__u32 skipped; // drops on this CPU before this one that were not reported
 };
 
 struct {
@@ -377,10 +377,10 @@ static __always_inline int policy_ended(const struct policy_flow *f, __u8 protoc
 	return now - f->seen > (f->closed ? POLICY_CLOSED_IDLE : protocol == IPPROTO_TCP ? POLICY_TCP_IDLE : POLICY_UDP_IDLE);
 }
 
-// policy_decide tells why the packet in the scratch may not pass, 0 when it may. It is
-// global so that it is verified once, whoever calls it. It is given no pointer to the
-// packet: kernels before 5.12 know of none in global functions, and those before 6.2
-// take no map's key from there.
+// policy_decide returns why the packet in the scratch may not pass, 0 when it may. It is
+// global so that it is verified only once, for all callers. It gets no pointer to the
+// packet: kernels before 5.12 support none in global functions, and those before 6.2
+// accept no key of a map from there.
 __attribute__((noinline)) int policy_decide(__u32 ifindex, __u8 direction)
 {
 	struct policy_scratch *room = policy_scratch();

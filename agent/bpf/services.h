@@ -29,8 +29,8 @@
 
 #define PAIRS __attribute__((aligned(8)))
 
-// For whom an address leads to its endpoints: the node's own sockets, those of
-// pods included, or packets that arrive at the node from elsewhere. Not all
+// The clients for which an address leads to its endpoints: the node's own sockets,
+// those of pods included, or packets that arrive at the node from outside. Not all
 // endpoints are for both.
 enum scope { INSIDE, OUTSIDE };
 

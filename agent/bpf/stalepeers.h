@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
 
 // An iterator over the sockets that are connected to a service by UDP. Such a
-// socket has chosen its endpoint for good; when that goes, somebody has to tell
-// the application. The agent reads who is connected where, and does.
+// socket keeps its endpoint; when that is removed, the application must be notified.
+// The agent reads which sockets are connected to which endpoints, and does that.
 
 #pragma once
 

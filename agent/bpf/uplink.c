@@ -168,7 +168,7 @@ int to_uplink(struct __sk_buff *skb)
 	return leave(skb);
 }
 
-// Types that no map has are only told to Go when a variable has them.
+// Types that no map has are exported to Go only when a variable has them.
 const struct dropped *dropped_type __attribute__((unused));
 
 // Looking routes up is reserved to GPL programs.

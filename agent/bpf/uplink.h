@@ -217,7 +217,7 @@ static __always_inline int to_service(struct __sk_buff *skb, struct room *r, str
 		return drop(p, DROP_SOURCE_RANGE);
 	case REFUSE:
 		drop(p, DROP_NO_ENDPOINT);
-		// The node itself answers that nobody listens.
+		// The node itself answers that no process listens.
 		return is_node(p->tuple.daddr) ? TC_ACT_UNSPEC : TC_ACT_SHOT;
 	case REWRITE:
 		break;

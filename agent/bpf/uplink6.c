@@ -5,8 +5,8 @@
 // The uplink for IPv6, on nodes that have an IPv6 address and whose pods have them.
 // Its programs run beside those of uplink.c.
 //
-// An IPv6 header has no checksum that would make up for its addresses. Whoever
-// writes them has the kernel's own sum of the packet follow.
+// An IPv6 header has no checksum that would compensate its addresses. Code that
+// writes them must update the kernel's own sum of the packet.
 
 #define IPV6
 #include "flows.h"
@@ -46,9 +46,9 @@ struct advertisement {
 	__u8 mac[ETH_ALEN];
 };
 
-// answer_neighbour tells who asks by neighbour discovery for an address that is
-// announced. The answer takes the question's place, whatever options that has. One
-// without a source is about to use the address, which all are told then.
+// answer_neighbour answers requests of neighbour discovery for an address that is
+// announced. The answer replaces the request with all its options. A sender without
+// a source is about to use the address; the answer to it goes to all nodes.
 static __attribute__((noinline)) int answer_neighbour(struct __sk_buff *skb)
 {
 	struct advertisement answer = {};
