@@ -30,8 +30,8 @@ func OpCreate(obj scheme.Object, opts ...CreateOption) Operation {
 	}
 }
 
-// OpApplyJSON applies an object as ApplyJSON does; of the options only Force and Subresource have an
-// effect in a transaction.
+// OpApplyJSON applies an object as ApplyJSON does; of the options only Force and Subresource have
+// an effect in a transaction.
 func OpApplyJSON(k *scheme.Kind, namespace, name string, text []byte, opts ...ApplyOption) Operation {
 	return func(c *Client) (*apiv1.Operation, error) {
 		call := &applyCall{ApplyRequest: &apiv1.ApplyRequest{Json: text, Reference: reference(k, namespace, name), FieldManager: c.manager}}

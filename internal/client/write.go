@@ -110,7 +110,7 @@ func ApplyJSON(
 	return stored, resp.GetResult(), err
 }
 
-// apply sends an apply that holds what is to be applied.
+// apply sends an apply whose object is set already.
 func (c *Client) apply(ctx context.Context, req *apiv1.ApplyRequest, opts []ApplyOption) (*apiv1.ApplyResponse, error) {
 	req.FieldManager, req.Fence, req.Conditions = c.manager, c.fence, c.conditions
 	call := &applyCall{ApplyRequest: req}

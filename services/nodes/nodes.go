@@ -3,11 +3,11 @@
 // more.
 //
 // A node's heartbeat is a Lease object under an etcd lease: renewals write nothing, and the object
-// vanishes when the lease expires. liveness.go turns that into conditions and taints, zones.go limits
-// how many nodes of a zone are tainted so that their pods are evicted,
-// reachability.go asks others about a node before eviction.go turns taints into deletions,
-// podcidr.go hands out ranges, outofservice.go removes the pods of nodes with the taint
-// out-of-service, orphans.go those of nodes that are gone.
+// vanishes when the lease expires. liveness.go turns that into conditions and taints, zones.go
+// limits how many nodes of a zone are tainted so that their pods are evicted, reachability.go asks
+// others about a node before eviction.go turns taints into deletions, podcidr.go hands out ranges,
+// outofservice.go removes the pods of nodes with the taint out-of-service, orphans.go those of
+// nodes that are gone.
 package nodes
 
 import (

@@ -26,13 +26,13 @@ const (
 type ZoneConfig struct {
 	// EvictionRate is how many nodes of a zone per second get a NoExecute taint because they are not
 	// ready or unreachable.
-	EvictionRate float64 `yaml:"evictionRate" help:"nodes of a zone per second whose pods are evicted because the node is not ready or unreachable"`
+	EvictionRate float64 `yaml:"evictionRate" help:"nodes of a zone per second that lose their pods because they are not ready"`
 	// SecondaryEvictionRate replaces it in a large zone of which a part is disrupted. In other zones
 	// evictions stop then.
-	SecondaryEvictionRate float64 `yaml:"secondaryEvictionRate" help:"the same in a large zone of which a part is disrupted; evictions stop in others"`
+	SecondaryEvictionRate float64 `yaml:"secondaryEvictionRate" help:"the same in large zones that are disrupted"`
 	// UnhealthyZoneThreshold is the part of a zone's nodes, and at least three, that are not ready
 	// when the zone counts as disrupted in part.
-	UnhealthyZoneThreshold float64 `yaml:"unhealthyZoneThreshold" help:"part of a zone's nodes, 0 to 1, that are not ready when the zone counts as disrupted"`
+	UnhealthyZoneThreshold float64 `yaml:"unhealthyZoneThreshold" help:"part of a zone's nodes that are not ready when it is disrupted"`
 	// LargeZoneSize is how many nodes a zone has at most that is not large.
 	LargeZoneSize int `yaml:"largeZoneSize" help:"a zone with more nodes is large"`
 }

@@ -225,8 +225,8 @@ func TestAllSilent(t *testing.T) {
 	}
 }
 
-// TestDisruptedZone cuts off most nodes of a zone while another zone is ready: their pods stay until
-// enough nodes are back.
+// TestDisruptedZone cuts off most nodes of a zone while another zone is ready: their pods stay
+// until enough nodes are back.
 func TestDisruptedZone(t *testing.T) {
 	h := newHouse(t)
 	c := h.admin()
