@@ -25,7 +25,7 @@ func (namespaceLifecycle) Name() string { return "NamespaceLifecycle" }
 func (namespaceLifecycle) Mutate(ctx context.Context, a *Attributes) error {
 	switch {
 	case a.Operation == Delete && a.Kind.Name == "Namespace" && slices.Contains(core.PermanentNamespaces, a.Name):
-		return apierr.Forbidden(a.Kind, a.Name, "the cluster cannot do without this namespace")
+		return apierr.Forbidden(a.Kind, a.Name, "this namespace may not be deleted")
 	case a.Operation != Create || !a.Kind.Namespaced || a.Namespace == "":
 		return nil // validation reports a missing namespace
 	}

@@ -68,7 +68,7 @@ func (e *ConflictError) Error() string {
 		parts[i] = fmt.Sprintf("%s is owned by %q", c.Field, c.Manager)
 	}
 	return fmt.Sprintf("apply conflicts in %d field(s): %s; "+
-		"leave those fields out, agree with their owner, or force the apply to take them over", len(e.Conflicts), strings.Join(parts, ", "))
+		"remove these fields, use the values of their owner, or force the apply to take ownership", len(e.Conflicts), strings.Join(parts, ", "))
 }
 
 // Merger merges objects of every kind of a scheme. It is safe for concurrent use.

@@ -125,7 +125,7 @@ func pointer(text string) ([]string, error) {
 		return nil, fmt.Errorf("%q does not begin with a slash", text)
 	}
 	if n := 1 + strings.Count(rest, "/"); n > MaxDepth {
-		return nil, fmt.Errorf("it leads %d levels down, at most %d are allowed", n, MaxDepth)
+		return nil, fmt.Errorf("it has %d levels, at most %d are allowed", n, MaxDepth)
 	}
 	parts := strings.Split(rest, "/")
 	for i, part := range parts {
@@ -168,7 +168,7 @@ func (d *document) do(s step) error {
 			return err
 		}
 		if !equal(at, s.value) {
-			return errors.New("the value there is another one")
+			return errors.New("the value is different")
 		}
 		return nil
 	case "remove":
@@ -331,7 +331,7 @@ func (d *document) remove(path []string) (any, error) {
 // shift counts the elements that an operation shifts within a list.
 func (d *document) shift(n int) error {
 	if d.moved += n; d.moved > maxMoved {
-		return errors.New("the patch inserts or removes elements at the front of lists that are too long for that: replace the list")
+		return errors.New("the patch inserts or removes elements at the front of lists that are too long: replace the list")
 	}
 	return nil
 }

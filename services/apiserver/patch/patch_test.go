@@ -156,7 +156,7 @@ func TestCostlyPatches(t *testing.T) {
 		"a deep list in a merge patch":   {ParseMerge, `{"a":` + nested(9000, `[`, ``, `]`) + `}`, "nested more than 100 deep"},
 		"a deep value":                   {ParseJSON, `[{"op":"add","path":"/a","value":` + nested(9000, `{"a":`, `1`, `}`) + `}]`, "nested more than"},
 		"many operations":                {ParseJSON, operations(60000, `{"op":"test","path":"/a","value":{}}`), "at most 10000 operations"},
-		"a long path":                    {ParseJSON, `[{"op":"add","path":"` + strings.Repeat("/a", 5000) + `","value":1}]`, "leads 5000 levels down"},
+		"a long path":                    {ParseJSON, `[{"op":"add","path":"` + strings.Repeat("/a", 5000) + `","value":1}]`, "has 5000 levels"},
 		"copies that nest":               {ParseJSON, nesting(150), "nested more than 100 deep"},
 		"copies of a large text":         {ParseJSON, `[{"op":"add","path":"/t","value":` + large + `},` + operations(5000, `{"op":"copy","from":"/t","path":"/l/-"}`)[1:], "copies more than"},
 		"insertions at the front":        {ParseJSON, `[{"op":"add","path":"/l","value":` + list + `},` + operations(9000, `{"op":"add","path":"/l/0","value":0}`)[1:], "too long"},

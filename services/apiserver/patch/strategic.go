@@ -124,7 +124,7 @@ func mergeMember(object, patch map[string]any, name string, message protoreflect
 		}
 	}
 	if deletes || orders {
-		return fmt.Errorf("%s and %s are for lists that are merged, and %s is none", deletePrimitive+name, elementOrder+name, name)
+		return fmt.Errorf("%s and %s apply only to lists that are merged, which %s is not", deletePrimitive+name, elementOrder+name, name)
 	}
 	object[name] = value
 	return nil

@@ -103,7 +103,7 @@ func TestStrategicMergeErrors(t *testing.T) {
 		`{"spec":{"volumes":[{"name":"v","$retainKeys":["name"],"secret":{}}]}}`:                          `does not name "secret"`,
 		`{"spec":{"$setElementOrder/containers":[{"name":"a"}],"containers":[{"name":"b","image":"x"}]}}`: `does not name the element "b"`,
 		`{"spec":{"$deleteFromPrimitiveList/containers":["a"]}}`:                                          "the elements are objects",
-		`{"spec":{"$setElementOrder/tolerations":[]}}`:                                                    "tolerations is none",
+		`{"spec":{"$setElementOrder/tolerations":[]}}`:                                                    "which tolerations is not",
 		strings.Repeat(`{"a":`, 200) + "1" + strings.Repeat("}", 200):                                     "nested",
 	} {
 		if out, err := strategicPatch(t, "pod", webPod, text); err == nil || !strings.Contains(err.Error(), want) {

@@ -107,7 +107,7 @@ func (p *Pipeline) write(ctx context.Context, caller authz.Caller, req request, 
 		// Each write is a condition too, and attempts have theirs.
 		others := len(txn.Conditions) + len(txn.Preconditions) + 1
 		if n := len(txn.Writes) + others; n > p.MaxTxnOps {
-			return nil, 0, apierr.BadRequest("%d writes in one transaction are more than this cluster's etcd takes, which is %d: "+
+			return nil, 0, apierr.BadRequest("%d writes in one transaction are more than this cluster's etcd accepts, %d: "+
 				"make fewer at once, or raise etcd's --max-txn-ops and the apiserver's storage.maxTxnOps", len(txn.Writes), p.MaxTxnOps-others)
 		}
 		revision, err := p.Store.Commit(ctx, txn)

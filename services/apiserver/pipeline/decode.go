@@ -125,7 +125,7 @@ func (p *Pipeline) ResolveReference(ref *apiv1.ObjectReference) (*scheme.Kind, s
 	case ref.GetName() == "":
 		return nil, storage.Key{}, apierr.BadField("object.name", "is required")
 	case k.Namespaced && ref.GetNamespace() == "":
-		return nil, storage.Key{}, apierr.BadField("object.namespace", "is required: %s live in namespaces", k.Plural)
+		return nil, storage.Key{}, apierr.BadField("object.namespace", "is required: %s are namespaced", k.Plural)
 	case !k.Namespaced && ref.GetNamespace() != "":
 		return nil, storage.Key{}, apierr.BadField("object.namespace", "must be empty: %s have no namespace", k.Plural)
 	}

@@ -102,7 +102,7 @@ func checkManager(name string) error {
 		return apierr.BadField("fieldManager", "must not be longer than %d bytes, has %d", maxManager, len(name))
 	}
 	if i := strings.IndexFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }); i >= 0 {
-		return apierr.BadField("fieldManager", "must hold printable characters only, has another at byte %d: %q", i, name)
+		return apierr.BadField("fieldManager", "must have printable characters only, has another at byte %d: %q", i, name)
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ const maxOperations = 500
 // Transact makes several writes in one etcd transaction.
 func (p *Pipeline) Transact(ctx context.Context, caller authz.Caller, req *apiv1.TransactRequest) (*apiv1.TransactResponse, error) {
 	if n := len(req.GetOperations()); n == 0 || n > maxOperations {
-		return nil, apierr.BadField("operations", "must hold 1 to %d operations, holds %d", maxOperations, n)
+		return nil, apierr.BadField("operations", "must have 1 to %d operations, has %d", maxOperations, n)
 	}
 	targets := make([]target, len(req.GetOperations()))
 	for i, op := range req.GetOperations() {

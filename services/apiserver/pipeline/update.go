@@ -50,7 +50,7 @@ func (p *Pipeline) targetOfUpdate(req *apiv1.UpdateRequest) (t target, err error
 	case scale:
 		t, err = p.targetOfReference(authz.Update, req.GetReference())
 	case req.GetReference() != nil:
-		err = apierr.BadField("reference", "must be empty but with the subresource scale: the object names itself")
+		err = apierr.BadField("reference", "must be empty except with the subresource scale: the object has its own name")
 	default:
 		t, err = p.targetOf(authz.Update, req.GetObject())
 	}
@@ -92,7 +92,7 @@ func (p *plan) moveToLease(ctx context.Context, stored *storage.Object, lease in
 	case lease == 0 || lease == stored.Lease:
 		return stored, nil
 	case stored.Lease == 0:
-		return nil, apierr.BadField("leaseId", "the object is under no lease: only its creation can put it under one")
+		return nil, apierr.BadField("leaseId", "the object has no lease: a lease can be set only when an object is created")
 	}
 	if err := p.CheckLease(ctx, lease); err != nil {
 		return nil, err

@@ -35,7 +35,7 @@ func (s *Store) runClock(ctx context.Context, ticks <-chan time.Time) {
 		case err == nil:
 			seen = revision
 		case ctx.Err() == nil:
-			s.log.Debug("The clock of revisions was not written", zap.Error(err))
+			s.log.Debug("Failed to write the clock of revisions", zap.Error(err))
 		}
 	}
 }

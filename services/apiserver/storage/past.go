@@ -52,9 +52,9 @@ func (s *Store) runCompaction(ctx context.Context, ticks <-chan time.Time) {
 		}
 		switch {
 		case err != nil && ctx.Err() == nil && !failing:
-			s.log.Warn("The past was not compacted: etcd grows unless it compacts by itself", zap.Error(err))
+			s.log.Warn("Failed to compact etcd, which grows unless it compacts by itself", zap.Error(err))
 		case err == nil && failing:
-			s.log.Info("The past is compacted again")
+			s.log.Info("Compaction succeeds again")
 		}
 		failing = err != nil
 	}

@@ -28,16 +28,16 @@ type Config struct {
 	// allows less refuses the larger ones.
 	MaxTxnOps int `yaml:"maxTxnOps" help:"etcd's limit on the operations of a transaction, its max-txn-ops"`
 	// ReadTimeout bounds a read, the wait for the cache included. Default 5 s.
-	ReadTimeout time.Duration `yaml:"readTimeout" help:"longest time for a read"`
+	ReadTimeout time.Duration `yaml:"readTimeout" help:"time limit for a read"`
 	// AttemptTimeout is how long one member of etcd gets to answer a read or a renewal before another
 	// one is asked as well, so that a member that hangs does not use up ReadTimeout. While etcd
 	// answers more slowly than that, it gets more. Default 1 s.
-	AttemptTimeout time.Duration `yaml:"attemptTimeout" help:"least time for one member of etcd to answer a read"`
-	// WriteAttempt is how long etcd gets to answer a write before its leader is taken for dead. While
+	AttemptTimeout time.Duration `yaml:"attemptTimeout" help:"minimum time for one member of etcd to answer a read"`
+	// WriteAttempt is how long etcd gets to answer a write before its leader is considered dead. While
 	// etcd answers more slowly than that, it gets more, up to a third of WriteTimeout. Default 500 ms.
-	WriteAttempt time.Duration `yaml:"writeAttempt" help:"least time for etcd to answer a write before its leader is taken for dead"`
+	WriteAttempt time.Duration `yaml:"writeAttempt" help:"minimum time for etcd to answer a write before its leader is considered dead"`
 	// WriteTimeout bounds a write, all attempts included. Default 10 s.
-	WriteTimeout time.Duration `yaml:"writeTimeout" help:"longest time for a write"`
+	WriteTimeout time.Duration `yaml:"writeTimeout" help:"time limit for a write"`
 	// PageSize is how many objects a read from etcd asks for at a time. Default 500.
 	PageSize int64 `yaml:"pageSize" help:"objects per read from etcd"`
 	// HistoryChanges and HistoryBytes bound the recent changes kept per kind, from which watches
@@ -59,7 +59,7 @@ type Config struct {
 	WatchChanges int `yaml:"watchChanges" help:"events buffered for a watcher before it is cut off"`
 	WatchBytes   int `yaml:"watchBytes" help:"bytes buffered for a watcher before it is cut off"`
 	// BookmarkInterval is how long a watch is silent at most. Default 30 s.
-	BookmarkInterval time.Duration `yaml:"bookmarkInterval" help:"longest silence of a watch"`
+	BookmarkInterval time.Duration `yaml:"bookmarkInterval" help:"maximum time between two messages of a watch"`
 }
 
 func (c *Config) setDefaults() {

@@ -233,7 +233,7 @@ func (s *Store) sendPast(ctx context.Context, opts WatchOptions, end int64, send
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-deadline.C:
-			return fmt.Errorf("%w: etcd did not tell the changes since revision %d in time", ErrUnavailable, opts.FromRevision)
+			return fmt.Errorf("%w: etcd did not report the changes since revision %d in time", ErrUnavailable, opts.FromRevision)
 		case <-ask.C:
 			// Answered once all events have been sent.
 			if err := s.requestProgress(watching); err != nil {
