@@ -136,7 +136,7 @@ labels: [disk=fast]
 		n.kill()
 		if t.Failed() {
 			b, _ := os.ReadFile(n.log.Name())
-			t.Logf("the agent's last words:\n%s", b[max(0, len(b)-6000):])
+			t.Logf("the end of the agent's log:\n%s", b[max(0, len(b)-6000):])
 		}
 	})
 	for _, f := range change {

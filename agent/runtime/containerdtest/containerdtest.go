@@ -149,7 +149,7 @@ func (d *Daemon) Kill() {
 func (d *Daemon) cleanUp() {
 	if d.t.Failed() {
 		if b, err := os.ReadFile(filepath.Join(d.Dir, "containerd.log")); err == nil {
-			d.t.Logf("containerd's last words:\n%s", b[max(0, len(b)-3000):])
+			d.t.Logf("the end of containerd's log:\n%s", b[max(0, len(b)-3000):])
 		}
 	}
 	d.killCgroup()

@@ -113,10 +113,10 @@ func (u *unpacker) entry(root *os.Root, at string, h *tar.Header, content io.Rea
 		return putFile(root, at, permissions(h), content)
 	case tar.TypeSymlink:
 		if root == u.dir {
-			return fmt.Errorf("it is a link in the container, to %q: name that", h.Linkname)
+			return fmt.Errorf("it is a link to %q in the container: copy that path instead", h.Linkname)
 		}
 		if !staysBelow(at, h.Linkname) {
-			u.warn("left out %s: it links to %s, out of the destination", filepath.Join(u.name, at), h.Linkname)
+			u.warn("skipped %s: it links to %s, outside of the destination", filepath.Join(u.name, at), h.Linkname)
 			return nil
 		}
 		if err := makeRoom(root, at); err != nil {
@@ -126,7 +126,7 @@ func (u *unpacker) entry(root *os.Root, at string, h *tar.Header, content io.Rea
 	case tar.TypeLink:
 		return u.hardLink(root, at, h.Linkname)
 	}
-	u.warn("left out %s: it is neither a file, a directory nor a link", filepath.Join(u.name, at))
+	u.warn("skipped %s: it is neither a file, a directory nor a link", filepath.Join(u.name, at))
 	return nil
 }
 
@@ -168,7 +168,7 @@ func realParents(root *os.Root, at string) error {
 			return err
 		}
 		if !st.IsDir() {
-			return fmt.Errorf("%s is a directory in the container and none here", at[:i])
+			return fmt.Errorf("%s is a directory in the container but not on this machine", at[:i])
 		}
 	}
 	return nil
@@ -182,7 +182,7 @@ func makeDir(root *os.Root, at string, h *tar.Header) error {
 	}
 	st, err := root.Lstat(at)
 	if err == nil && !st.IsDir() {
-		err = errors.New("it is a directory in the container and none here")
+		err = errors.New("it is a directory in the container but not on this machine")
 	}
 	return err
 }
@@ -218,7 +218,7 @@ func makeRoom(root *os.Root, at string) error {
 	case err != nil:
 		return err
 	case !st.Mode().IsRegular() && st.Mode()&fs.ModeSymlink == 0:
-		return errors.New("what is there is neither a file nor a link")
+		return errors.New("the existing destination is neither a file nor a link")
 	}
 	return root.Remove(at)
 }
