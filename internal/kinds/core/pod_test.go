@@ -332,7 +332,17 @@ func TestPodDefaults(t *testing.T) {
 	c.Ports = []*corev1.ContainerPort{{ContainerPort: 80}}
 	c.Resources = &corev1.ResourceRequirements{Limits: kindtest.Amounts("cpu", "1", "memory", "64Mi"), Requests: kindtest.Amounts("cpu", "500m")}
 	c.ReadinessProbe = probe(&corev1.ProbeHandler{HttpGet: &corev1.HTTPGetAction{Port: object.Count(80)}})
-	p.Spec.Volumes = []*corev1.Volume{{Name: "scratch"}}
+	item := func() []*corev1.DownwardAPIVolumeFile {
+		return []*corev1.DownwardAPIVolumeFile{{Path: "cpu", ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.cpu"}}}
+	}
+	volume, source := &corev1.DownwardAPIVolumeSource{Items: item()}, &corev1.DownwardAPIProjection{Items: item()}
+	p.Spec.Volumes = []*corev1.Volume{
+		{Name: "scratch"},
+		{Name: "about", VolumeSource: &corev1.VolumeSource{DownwardApi: volume}},
+		{Name: "all", VolumeSource: &corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{
+			Sources: []*corev1.VolumeProjection{{DownwardApi: source}},
+		}}},
+	}
 	kinds.Of(p).Default(p)
 
 	s := p.GetSpec()
@@ -355,6 +365,11 @@ func TestPodDefaults(t *testing.T) {
 	}
 	if s.GetVolumes()[0].GetVolumeSource().GetEmptyDir() == nil {
 		t.Errorf("volume %v", s.GetVolumes()[0])
+	}
+	for _, i := range slices.Concat(volume.GetItems(), source.GetItems()) {
+		if i.GetResourceFieldRef().GetDivisor().GetString_() != "0" {
+			t.Errorf("item %v", i)
+		}
 	}
 }
 

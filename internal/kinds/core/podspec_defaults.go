@@ -80,11 +80,16 @@ func defaultContainer(c *corev1.Container, hostNetwork bool) {
 		}
 	}
 	for _, e := range c.GetEnv() {
-		if ref := e.GetValueFrom().GetResourceFieldRef(); ref != nil && ref.GetDivisor() == nil {
-			ref.Divisor = &metav1.Quantity{String_: "0"}
-		}
+		defaultDivisor(e.GetValueFrom().GetResourceFieldRef())
 	}
 	defaultRequests(c.GetResources())
+}
+
+// defaultDivisor sets a divisor that is not set to 0, which stands for 1. ref may be nil.
+func defaultDivisor(ref *corev1.ResourceFieldSelector) {
+	if ref != nil && ref.GetDivisor() == nil {
+		ref.Divisor = &metav1.Quantity{String_: "0"}
+	}
 }
 
 // imageTag returns the tag of an image's name: latest when it has neither tag nor digest, and an
@@ -121,5 +126,13 @@ func defaultVolume(v *corev1.Volume) {
 	if s == nil || proto.Size(s) == 0 && !hasSource(s) {
 		// A volume without a source is an empty directory.
 		v.VolumeSource = &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
+	}
+	for _, item := range s.GetDownwardApi().GetItems() {
+		defaultDivisor(item.GetResourceFieldRef())
+	}
+	for _, source := range s.GetProjected().GetSources() {
+		for _, item := range source.GetDownwardApi().GetItems() {
+			defaultDivisor(item.GetResourceFieldRef())
+		}
 	}
 }
