@@ -102,16 +102,6 @@ func isSilent(n *corev1.Node) bool {
 	return core.NodeCondition(n, core.NodeReady).GetStatus() == condition.Unknown
 }
 
-// allSilent reports whether no node at all is heard of, but for one that may be left out. Then it
-// is rather the control plane that is cut off than every machine that died, and there is nowhere to
-// move pods to: Kubernetes calls it full disruption.
-func allSilent(nodes *client.Informer[*corev1.Node], except string) bool {
-	return !slices.ContainsFunc(nodes.List(), func(n *corev1.Node) bool {
-		c := core.NodeCondition(n, core.NodeReady)
-		return c != nil && c.GetStatus() != condition.Unknown && n.GetMetadata().GetName() != except
-	})
-}
-
 // markSilent sets the node's conditions to unknown. The agent writes its own again when it is back.
 func (l *liveness) markSilent(ctx context.Context, node *corev1.Node) (*corev1.Node, error) {
 	updated := proto.Clone(node).(*corev1.Node)
@@ -167,9 +157,9 @@ func taintShortages(node *corev1.Node, taints []*corev1.Taint) []*corev1.Taint {
 }
 
 // taint keeps the taints that follow from the node's conditions, and leaves all others alone. While
-// no node is heard of none is tainted NoExecute, so that no pod is evicted; when the first is back,
-// the time of the others starts again. wait is not 0 when the zone of the node must wait for that
-// long until one more of its nodes is tainted NoExecute.
+// evictions have stopped in the zone of the node it is not tainted NoExecute, and loses that taint;
+// when they go on, the time of its pods starts again. wait is not 0 when one more node of the zone
+// may be tainted NoExecute only after that time.
 func (l *liveness) taint(ctx context.Context, node *corev1.Node) (wait time.Duration, err error) {
 	want := ""
 	effects := []string{noSchedule, noExecute}
@@ -177,16 +167,15 @@ func (l *liveness) taint(ctx context.Context, node *corev1.Node) (wait time.Dura
 	case condition.True:
 	case condition.Unknown:
 		want = taintUnreachable
-		// What the informer has of this node itself may be older than what was written a moment ago.
-		if allSilent(l.nodes, node.GetMetadata().GetName()) {
-			effects = effects[:1]
-		}
 	default:
 		want = taintNotReady
 	}
-	if want != "" && len(effects) == 2 && !slices.ContainsFunc(noExecuteTaints(node), isOwn) {
-		var why string
-		if wait, why = l.zones.admit(node); wait > 0 {
+	if want != "" {
+		stopped, why := l.zones.stopped(node)
+		if !stopped && !slices.ContainsFunc(noExecuteTaints(node), isOwn) {
+			wait = l.zones.reserve(node)
+		}
+		if stopped || wait > 0 {
 			effects = effects[:1]
 		}
 		if why != "" {

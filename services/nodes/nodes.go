@@ -158,19 +158,15 @@ func (s *Service) setup(t *controller.Term) error {
 	})
 
 	zones := newZones(s.cfg.ZoneConfig, s.log)
-	nodes.OnChange(zones.observe)
 	live := &liveness{client: t.Client(), nodes: nodes, leases: leases, events: s.Events(), zones: zones, startGrace: s.cfg.StartGrace}
 	liveController := t.Controller("liveness", 0, live.reconcile)
 	controller.For(liveController, nodes)
-	// The first node to renew again, and the last to stop, change what the others' taints should be.
-	noneRenews := false
 	nodes.OnChange(func(old, now *corev1.Node) {
-		if old != nil && now != nil && isSilent(old) == isSilent(now) {
+		if !zones.observe(old, now) {
 			return
 		}
-		if was := noneRenews; was != allSilent(nodes, "") {
-			noneRenews = !was
-			for _, n := range nodes.List() {
+		for _, n := range nodes.List() {
+			if !isReady(n) {
 				liveController.Enqueue(client.KeyOf(n))
 			}
 		}

@@ -206,10 +206,14 @@ func TestSlowNodesKeepTheirPods(t *testing.T) {
 			m.set(m.mute, true, others[0])
 			<-time.After(time.Minute)
 		}, [2]time.Duration{16 * time.Second, 22 * time.Second}},
-		{"twenty nodes lose power", 21, func(m *machines, others []string) {
-			m.set(m.mute, true, others...)
+		{"three nodes of eleven lose power: one is evicted every 10 s", 11, func(m *machines, others []string) {
+			m.set(m.mute, true, others[:3]...)
 			<-time.After(time.Minute)
-		}, [2]time.Duration{16 * time.Second, 22 * time.Second}},
+		}, [2]time.Duration{16 * time.Second, 43 * time.Second}},
+		{"twenty nodes of the only zone lose power", 21, func(m *machines, others []string) {
+			m.set(m.mute, true, others...)
+			<-time.After(5 * time.Minute)
+		}, [2]time.Duration{}},
 		{"a node is cut off from the masters, and loses power", 2, func(m *machines, others []string) {
 			m.set(m.cut, true, others...)
 			<-time.After(100 * time.Second)

@@ -67,8 +67,9 @@ const (
 
 // zones limits the rate at which nodes are tainted NoExecute in each zone, as Kubernetes' node
 // lifecycle controller does: a failure of the network looks as if the nodes of a zone had failed
-// together, and must not evict all of their pods. In none is a node tainted while all zones are
-// completely disrupted: then the control plane is more likely to be cut off.
+// together, and must not evict all of their pods. Where evictions stop, nodes also lose the taint
+// that they have already, because pods stay for seconds on a node with it: Kubernetes, where they
+// stay for five minutes, does that only when no node of any zone is ready.
 type zones struct {
 	cfg ZoneConfig
 	log *zap.Logger
@@ -79,10 +80,12 @@ type zones struct {
 
 // zone is the nodes with the same labels of region and zone.
 type zone struct {
-	nodes, notReady int
-	disruption      disruption
-	limiter         *rate.Limiter
-	// explained has the nodes whose users know of the present disruption.
+	// ready says of each node whether it is ready.
+	ready      map[string]bool
+	notReady   int
+	disruption disruption
+	limiter    *rate.Limiter
+	// explained has the nodes that got an event about the present disruption.
 	explained map[string]bool
 }
 
@@ -100,107 +103,145 @@ func isReady(n *corev1.Node) bool {
 	return core.NodeCondition(n, core.NodeReady).GetStatus() == condition.True
 }
 
-// observe counts a change of a node. Either is nil for a node that did not exist, or does not
-// anymore.
-func (z *zones) observe(old, now *corev1.Node) {
+// observe counts a change of a node, of which old or now is nil when it did not exist, or does not
+// anymore. It reports whether the disruption of a zone changed.
+func (z *zones) observe(old, now *corev1.Node) (changed bool) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	z.count(old, -1)
-	z.count(now, 1)
-	for name, one := range z.byName {
-		if one.nodes == 0 {
-			delete(z.byName, name)
+	var names []string
+	if old != nil {
+		z.count(old, false)
+		names = append(names, zoneOf(old))
+	}
+	if now != nil {
+		z.count(now, true)
+		names = append(names, zoneOf(now))
+	}
+	for _, name := range names {
+		one := z.byName[name]
+		if one == nil {
 			continue
 		}
-		if d := z.assess(one); d != one.disruption {
-			one.disruption, one.explained = d, map[string]bool{}
+		if len(one.ready) == 0 {
+			delete(z.byName, name)
+			changed = true
+			continue
+		}
+		if d := z.assess(one, 0); d != one.disruption {
+			one.disruption, one.explained, changed = d, map[string]bool{}, true
 			z.log.Info("Disruption of zone changed", zap.String(metrics.KeyZone, name), zap.String(metrics.KeyDisruption, string(d)),
-				zap.Int(metrics.KeyNodes, one.nodes), zap.Int(metrics.KeyNotReady, one.notReady))
+				zap.Int(metrics.KeyNodes, len(one.ready)), zap.Int(metrics.KeyNotReady, one.notReady))
 		}
 	}
+	return changed
 }
 
-func (z *zones) count(n *corev1.Node, by int) {
-	if n == nil {
+// count counts a node in its zone, or not anymore.
+func (z *zones) count(n *corev1.Node, counts bool) {
+	one, node := z.byName[zoneOf(n)], n.GetMetadata().GetName()
+	if one == nil {
+		if !counts {
+			return
+		}
+		one = &zone{
+			ready: map[string]bool{}, disruption: undisrupted, explained: map[string]bool{},
+			limiter: rate.NewLimiter(rate.Limit(z.cfg.EvictionRate), 1),
+		}
+		z.byName[zoneOf(n)] = one
+	}
+	if ready, known := one.ready[node]; known && !ready {
+		one.notReady--
+	}
+	if !counts {
+		delete(one.ready, node)
 		return
 	}
-	name := zoneOf(n)
-	one := z.byName[name]
-	if one == nil {
-		one = &zone{disruption: undisrupted, limiter: rate.NewLimiter(rate.Limit(z.cfg.EvictionRate), 1), explained: map[string]bool{}}
-		z.byName[name] = one
-	}
-	one.nodes += by
-	if !isReady(n) {
-		one.notReady += by
+	one.ready[node] = isReady(n)
+	if !one.ready[node] {
+		one.notReady++
 	}
 }
 
-// assess returns the disruption of a zone.
-func (z *zones) assess(one *zone) disruption {
-	switch {
-	case one.notReady == one.nodes:
+// assess returns the disruption of a zone of which more nodes than counted are not ready.
+func (z *zones) assess(one *zone, more int) disruption {
+	switch notReady := one.notReady + more; {
+	case notReady == len(one.ready):
 		return completelyDisrupted
-	case one.notReady > 2 && float64(one.notReady) >= z.cfg.UnhealthyZoneThreshold*float64(one.nodes):
+	case notReady > 2 && float64(notReady) >= z.cfg.UnhealthyZoneThreshold*float64(len(one.ready)):
 		return partiallyDisrupted
 	}
 	return undisrupted
 }
 
-// recheck is after what time a node is looked at again in whose zone evictions have stopped.
-const recheck = 5 * time.Second
-
-// admit returns 0 when a node may be tainted NoExecute now, which counts against the rate of its
-// zone, and otherwise when to ask again. why is the reason for users when evictions have stopped,
-// and empty when the node was given it before.
-func (z *zones) admit(n *corev1.Node) (wait time.Duration, why string) {
+// stopped reports whether evictions have stopped in the zone of a node that is not ready. why is
+// the reason for users, empty when the node got it before.
+func (z *zones) stopped(n *corev1.Node) (stopped bool, why string) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	name := zoneOf(n)
-	one := z.byName[name]
-	if one == nil {
-		return recheck, "" // the informer does not have the node anymore
+	one, limit, why := z.limit(n)
+	if one == nil || limit > 0 {
+		return false, ""
 	}
-	limit, why := z.limit(name, one)
-	if limit == 0 {
-		node := n.GetMetadata().GetName()
-		if one.explained[node] {
-			why = ""
-		}
-		one.explained[node] = true
-		return recheck, why
+	node := n.GetMetadata().GetName()
+	if one.explained[node] {
+		why = ""
+	}
+	one.explained[node] = true
+	return true, why
+}
+
+// reserve returns 0 when a node that is not ready may be tainted NoExecute now, which counts
+// against the rate of its zone, and otherwise when to ask again.
+func (z *zones) reserve(n *corev1.Node) time.Duration {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	one, limit, _ := z.limit(n)
+	if one == nil {
+		return 0
 	}
 	now := time.Now()
 	one.limiter.SetLimitAt(now, limit)
 	reservation := one.limiter.ReserveN(now, 1)
-	if wait := reservation.DelayFrom(now); wait > 0 {
+	wait := reservation.DelayFrom(now)
+	if wait > 0 {
 		reservation.CancelAt(now)
-		return wait, ""
 	}
-	return 0, ""
+	return wait
 }
 
-// limit returns the rate of a zone, and the reason when it is 0.
-func (z *zones) limit(name string, one *zone) (limit rate.Limit, why string) {
+// limit returns the zone of a node that is not ready, nil if it is unknown, with its rate and, when
+// that is 0, the reason.
+func (z *zones) limit(n *corev1.Node) (one *zone, limit rate.Limit, why string) {
+	name := zoneOf(n)
+	if one = z.byName[name]; one == nil {
+		return nil, 0, ""
+	}
+	// The informer may not have seen yet that the node is not ready.
+	more := 0
+	if one.ready[n.GetMetadata().GetName()] {
+		more = 1
+	}
+	d := z.assess(one, more)
 	switch {
-	case z.allDisrupted():
-		return 0, "No node of any zone is ready"
-	case one.disruption != partiallyDisrupted:
+	case d == completelyDisrupted && z.othersDisrupted(name):
+		return one, 0, "No node of any zone is ready"
+	case d != partiallyDisrupted:
 		limit = rate.Limit(z.cfg.EvictionRate)
-	case one.nodes > z.cfg.LargeZoneSize:
+	case len(one.ready) > z.cfg.LargeZoneSize:
 		limit = rate.Limit(z.cfg.SecondaryEvictionRate)
 	default:
-		return 0, fmt.Sprintf("%d of %d nodes of zone %q are not ready", one.notReady, one.nodes, name)
+		return one, 0, fmt.Sprintf("%d of %d nodes of zone %q are not ready", one.notReady+more, len(one.ready), name)
 	}
 	if limit == 0 {
 		why = "The rate of evictions is configured to be 0"
 	}
-	return limit, why
+	return one, limit, why
 }
 
-func (z *zones) allDisrupted() bool {
-	for _, one := range z.byName {
-		if one.disruption != completelyDisrupted {
+// othersDisrupted reports whether all other zones are completely disrupted.
+func (z *zones) othersDisrupted(name string) bool {
+	for other, one := range z.byName {
+		if other != name && one.disruption != completelyDisrupted {
 			return false
 		}
 	}

@@ -58,13 +58,17 @@ func TestZoneRates(t *testing.T) {
 				z := zonesOf(t, cfg, tt.sizes)
 				got, reasons := 0, map[string]int{}
 				for begun := time.Now(); time.Since(begun) <= 100*time.Second; {
-					wait, why := z.admit(zoned("a", 0, "Unknown"))
+					node := zoned("a", 0, "Unknown")
+					stopped, why := z.stopped(node)
 					if why != "" {
 						reasons[why]++
 					}
+					wait := time.Second
+					if !stopped {
+						wait = z.reserve(node)
+					}
 					if wait == 0 {
 						got++
-						continue
 					}
 					time.Sleep(wait)
 				}
@@ -82,19 +86,34 @@ func TestZoneRates(t *testing.T) {
 // TestZoneRecovers ends a disruption: nodes are tainted at the usual rate again.
 func TestZoneRecovers(t *testing.T) {
 	z := zonesOf(t, DefaultConfig().ZoneConfig, map[string][2]int{"a": {5, 4}, "b": {1, 0}})
-	if wait, _ := z.admit(zoned("a", 0, "Unknown")); wait != recheck {
-		t.Fatalf("wait %v while four of five nodes are not ready, want %v", wait, recheck)
+	node := zoned("a", 0, "Unknown")
+	if stopped, _ := z.stopped(node); !stopped {
+		t.Fatal("evictions go on while four of five nodes are not ready")
+	}
+	if z.observe(zoned("a", 3, "Unknown"), zoned("a", 3, "Unknown")) {
+		t.Error("the disruption changed with a node that did not")
 	}
 	z.observe(zoned("a", 3, "Unknown"), zoned("a", 3, "True"))
-	z.observe(zoned("a", 2, "Unknown"), zoned("a", 2, "True"))
-	if wait, _ := z.admit(zoned("a", 0, "Unknown")); wait != 0 {
-		t.Errorf("wait %v while two of five are not ready, want 0", wait)
+	if !z.observe(zoned("a", 2, "Unknown"), zoned("a", 2, "True")) {
+		t.Error("the disruption did not change when two of five nodes are not ready")
+	}
+	if stopped, _ := z.stopped(node); stopped || z.reserve(node) != 0 {
+		t.Error("no node may be tainted while two of five are not ready")
 	}
 	for n := range 5 {
-		z.observe(zoned("a", n, map[bool]string{true: "Unknown", false: "True"}[n < 2]), nil)
+		z.observe(zoned("a", n, "True"), nil)
 	}
 	if len(z.byName) != 1 {
 		t.Errorf("%d zones are left, want 1", len(z.byName))
+	}
+}
+
+// TestZoneKnowsTheNode asks for a node that the informer still takes for ready: the last one of the
+// only zone.
+func TestZoneKnowsTheNode(t *testing.T) {
+	z := zonesOf(t, DefaultConfig().ZoneConfig, map[string][2]int{"a": {3, 2}})
+	if stopped, why := z.stopped(zoned("a", 2, "Unknown")); !stopped || why != "No node of any zone is ready" {
+		t.Errorf("stopped %v for the reason %q, want that no node is ready", stopped, why)
 	}
 }
 
