@@ -122,7 +122,7 @@ func TestOnlyEventsThatHelpWakePods(t *testing.T) {
 	}{
 		{"nothing changes", func(l *loop) { l.nodeChanged(newNode("big", "8", cordoned), newNode("big", "8", cordoned)) }, ""},
 		{"a node is uncordoned", func(l *loop) { l.nodeChanged(newNode("big", "8", cordoned), newNode("big", "8")) }, "large port small ssd"},
-		{"a taint is removed", func(l *loop) { l.nodeChanged(newNode("tainted", "8", tainted), newNode("tainted", "8")) }, "large port small"},
+		{"a taint is removed", func(l *loop) { l.nodeChanged(newNode("tainted", "8", tainted), newNode("tainted", "8")) }, "large port small ssd"},
 		{"another taint is added", func(l *loop) {
 			l.nodeChanged(nil, newNode("tainted", "8", tainted, func(n *corev1.Node) {
 				n.Spec.Taints = append(n.Spec.Taints, &corev1.Taint{Key: "x", Effect: "NoSchedule"})

@@ -5,7 +5,6 @@ package cache
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
@@ -38,11 +37,6 @@ func New() *Cache {
 // Snapshot returns the nodes as they are. It is valid until the cache changes.
 func (c *Cache) Snapshot() *framework.Snapshot { return &c.snapshot }
 
-// find returns the place of a node among those that exist.
-func (c *Cache) find(name string) (int, bool) {
-	return slices.BinarySearchFunc(c.snapshot.Nodes, name, func(n *framework.Node, name string) int { return strings.Compare(n.Name, name) })
-}
-
 // SetNode adds a node or changes it; its pods stay. The error names a quantity that does not parse.
 func (c *Cache) SetNode(from *corev1.Node) (framework.Event, error) {
 	name := from.GetMetadata().GetName()
@@ -52,7 +46,7 @@ func (c *Cache) SetNode(from *corev1.Node) (framework.Event, error) {
 	}
 	n := c.node(name)
 	event := framework.Event{Kind: n.Update(from, allocatable), Node: n}
-	if at, found := c.find(name); !found {
+	if at, found := c.snapshot.Find(name); !found {
 		c.snapshot.Nodes = slices.Insert(c.snapshot.Nodes, at, n)
 		event.Kind = framework.NodeAdded
 	}
@@ -94,7 +88,7 @@ func (c *Cache) addResource(name string) {
 // DeleteNode removes a node. What its pods take stays counted, in case the node returns before they
 // are deleted.
 func (c *Cache) DeleteNode(name string) {
-	if at, found := c.find(name); found {
+	if at, found := c.snapshot.Find(name); found {
 		c.snapshot.Nodes = slices.Delete(c.snapshot.Nodes, at, at+1)
 		c.drop(name)
 	}
@@ -102,7 +96,7 @@ func (c *Cache) DeleteNode(name string) {
 
 // drop forgets a node that does not exist and has no pods.
 func (c *Cache) drop(name string) {
-	if _, exists := c.find(name); !exists && c.nodes[name].Used[framework.Pods] == 0 {
+	if _, exists := c.snapshot.Find(name); !exists && c.nodes[name].Used[framework.Pods] == 0 {
 		delete(c.nodes, name)
 	}
 }
@@ -148,7 +142,7 @@ func (c *Cache) DeletePod(uid string) framework.Event {
 
 // Reserve counts a pod on the node that was chosen for it. It implements framework.ReservePlugin.
 func (c *Cache) Reserve(a framework.Assignment) error {
-	if _, exists := c.find(a.Node); !exists {
+	if _, exists := c.snapshot.Find(a.Node); !exists {
 		return fmt.Errorf("reserve node %s for pod %s/%s: the node does not exist", a.Node, a.Pod.Namespace, a.Pod.Name)
 	}
 	c.remove(a.Pod.UID)
@@ -171,11 +165,7 @@ func (c *Cache) Reserved(a framework.Assignment) bool {
 
 // Event returns an event about a node, which may not exist.
 func (c *Cache) Event(kind framework.EventKind, node string) framework.Event {
-	e := framework.Event{Kind: kind}
-	if at, exists := c.find(node); exists {
-		e.Node = c.snapshot.Nodes[at]
-	}
-	return e
+	return framework.Event{Kind: kind, Node: c.snapshot.Node(node)}
 }
 
 func (c *Cache) add(p placed) {

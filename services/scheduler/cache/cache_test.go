@@ -27,7 +27,7 @@ func requesting(t *testing.T, name, node, cpu string) *framework.Pod {
 // used returns the cpu and the number of pods that are taken of a node that exists.
 func used(t *testing.T, c *Cache, name string) (cpu, pods int64) {
 	t.Helper()
-	at, ok := c.find(name)
+	at, ok := c.snapshot.Find(name)
 	if !ok {
 		t.Fatalf("there is no node %s", name)
 	}

@@ -11,7 +11,8 @@ type Verdict struct {
 	// RefusedBy is the plug-in that refused the node and Reason why; both are empty when the node
 	// would do.
 	RefusedBy, Reason string
-	// Scores are in the order of the plug-ins; nil when refused.
+	// Scores are in the order of the plug-ins, without those that do not prefer any node for the pod;
+	// nil when refused.
 	Scores []Score
 	// Total is the weighted mean of the scores, 0 to MaxScore.
 	Total float64
@@ -29,11 +30,11 @@ type Score struct {
 // refused ones by name. It runs the plug-ins that Schedule runs. A pod that the snapshot counts on
 // a node is rated as one more.
 func (f *Profile) Explain(s *Snapshot, p *Pod) []Verdict {
-	filters := f.preFilter(s, p)
+	cycle := f.Begin(s, p)
 	var feasible []*Node
 	var refused []Verdict
 	for _, n := range s.Nodes {
-		if by, _ := refusal(filters, n); by != nil {
+		if by, _ := cycle.refusal(n); by != nil {
 			refused = append(refused, Verdict{Node: n.Name, RefusedBy: by.plugin, Reason: by.Explain(n)})
 			continue
 		}
@@ -42,19 +43,23 @@ func (f *Profile) Explain(s *Snapshot, p *Pod) []Verdict {
 	if len(feasible) == 0 {
 		return refused
 	}
-	scorers := f.preScore(p, feasible)
-	ratings := make(map[*Node]float64, len(feasible))
-	for _, n := range feasible {
-		ratings[n] = f.rate(scorers, n)
+	rater := f.preScore(s, p, feasible)
+	type rated struct {
+		node *Node
+		Verdict
 	}
-	slices.SortFunc(feasible, func(a, b *Node) int { return compareRated(ratings[a], a, ratings[b], b) })
-	verdicts := make([]Verdict, 0, len(s.Nodes))
-	for _, n := range feasible {
-		v := Verdict{Node: n.Name, Total: ratings[n]}
-		for i, w := range f.plugins.PreScore {
-			v.Scores = append(v.Scores, Score{w.Plugin.Name(), scorers[i].Score(n), w.Weight})
+	all := make([]rated, len(feasible))
+	for i, n := range feasible {
+		v := Verdict{Node: n.Name, Total: rater.rate(i, n)}
+		for _, sc := range rater.scorers {
+			v.Scores = append(v.Scores, Score{sc.plugin, sc.Score(i, n), sc.weight})
 		}
-		verdicts = append(verdicts, v)
+		all[i] = rated{n, v}
+	}
+	slices.SortFunc(all, func(a, b rated) int { return compareRated(a.Total, a.node, b.Total, b.node) })
+	verdicts := make([]Verdict, 0, len(s.Nodes))
+	for _, r := range all {
+		verdicts = append(verdicts, r.Verdict)
 	}
 	return append(verdicts, refused...)
 }

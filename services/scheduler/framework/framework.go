@@ -38,18 +38,26 @@ type NodeFilter interface {
 	Explain(n *Node) string
 }
 
+// NodeNamer is a NodeFilter that may know from the pod alone which nodes it can pass, so that only
+// these are looked at.
+type NodeNamer interface {
+	// NodeNames returns the names of the only nodes that may pass; ok is false when each may.
+	NodeNames() (names []string, ok bool)
+}
+
 // PreScorePlugin rates the nodes that passed all filters.
 type PreScorePlugin interface {
 	Plugin
-	// PreScore returns the scorer of one pod for one cycle. feasible are the nodes that passed, at
-	// least one.
-	PreScore(p *Pod, feasible []*Node) NodeScorer
+	// PreScore returns the scorer of one pod for one cycle, or nil when the plug-in does not prefer
+	// any node for this pod. feasible are the nodes that passed, at least one.
+	PreScore(s *Snapshot, p *Pod, feasible []*Node) NodeScorer
 }
 
 // NodeScorer rates nodes for the pod that it was made for.
 type NodeScorer interface {
-	// Score returns a rating from 0 to MaxScore, the best.
-	Score(n *Node) float64
+	// Score returns a rating from 0 to MaxScore, the best, of the feasible node n, which is number i
+	// of those that PreScore was given.
+	Score(i int, n *Node) float64
 }
 
 // MaxScore is the best score; the worst is 0.

@@ -18,8 +18,10 @@ type Pod struct {
 	// Requests are the amounts that the pod takes of its node, sorted by name, without zeros. They
 	// include one of "pods".
 	Requests []Request
-	// NodeSelector is spec.nodeSelector.
-	NodeSelector map[string]string
+	// RequiredNodes are the nodes that it may run on.
+	RequiredNodes RequiredNodes
+	// PreferredNodes are the nodes that it prefers.
+	PreferredNodes []WeightedNodeTerm
 	// Tolerations is spec.tolerations.
 	Tolerations []*corev1.Toleration
 	// HostPorts are the ports that the containers take on the node.
@@ -57,7 +59,7 @@ func NewPod(p *corev1.Pod) (*Pod, error) {
 	out := &Pod{
 		Namespace: p.GetMetadata().GetNamespace(), Name: p.GetMetadata().GetName(), UID: p.GetMetadata().GetUid(),
 		Priority: spec.GetPriority(), Node: spec.GetNodeName(), Requests: requests,
-		NodeSelector: spec.GetNodeSelector(), Tolerations: spec.GetTolerations(),
+		RequiredNodes: requiredNodes(spec), PreferredNodes: preferredNodes(spec), Tolerations: spec.GetTolerations(),
 	}
 	for _, c := range spec.GetContainers() {
 		out.Images = append(out.Images, normalImage(c.GetImage()))

@@ -2,7 +2,6 @@ package framework
 
 import (
 	"cmp"
-	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -13,7 +12,6 @@ import (
 type Profile struct {
 	plugins Plugins
 	hints   map[string][]EventHint // by the plug-in's name
-	weights float64                // the sum
 }
 
 // Plugins are the plug-ins of a profile, by extension point.
@@ -40,127 +38,65 @@ func NewProfile(plugins Plugins) *Profile {
 	for _, pl := range plugins.PreFilter {
 		f.hints[pl.Name()] = pl.EventsToRegister()
 	}
-	for _, w := range plugins.PreScore {
-		f.weights += w.Weight
-	}
 	return f
-}
-
-// FitError says why a pod fits on no node.
-type FitError struct {
-	// Nodes is how many nodes there are.
-	Nodes int
-	// Reasons counts the nodes by the reason of their refusal; one that lacks two resources counts for
-	// both.
-	Reasons map[string]int
-	// Plugins are the names of the plug-ins that refused a node, in their order; empty when there are
-	// no nodes.
-	Plugins []string
-}
-
-// Error returns the sentence that Kubernetes' users know from FailedScheduling events.
-func (e *FitError) Error() string {
-	if e.Nodes == 0 {
-		return "no nodes available to schedule pods"
-	}
-	parts := make([]string, 0, len(e.Reasons))
-	for reason, n := range e.Reasons {
-		parts = append(parts, fmt.Sprintf("%d %s", n, reason))
-	}
-	slices.Sort(parts)
-	return fmt.Sprintf("0/%d nodes are available: %s.", e.Nodes, strings.Join(parts, ", "))
 }
 
 // Schedule returns the best node for a pod, or a *FitError. Among nodes with the same rating it
 // takes the one with fewest pods, then the first by name, so that a decision can be repeated.
 func (f *Profile) Schedule(s *Snapshot, p *Pod) (string, error) {
-	feasible, unfit := f.filter(s, p)
+	feasible, unfit := f.Begin(s, p).feasible()
 	if unfit != nil {
 		return "", unfit
 	}
-	scorers := f.preScore(p, feasible)
-	best, rating := feasible[0], f.rate(scorers, feasible[0])
-	for _, n := range feasible[1:] {
-		if r := f.rate(scorers, n); compareRated(r, n, rating, best) < 0 {
+	if len(feasible) == 1 {
+		return feasible[0].Name, nil
+	}
+	rater := f.preScore(s, p, feasible)
+	best, rating := feasible[0], rater.rate(0, feasible[0])
+	for i, n := range feasible[1:] {
+		if r := rater.rate(i+1, n); compareRated(r, n, rating, best) < 0 {
 			best, rating = n, r
 		}
 	}
 	return best.Name, nil
 }
 
-// filter is the filter of one plug-in in one cycle.
-type filter struct {
-	NodeFilter
-	plugin  string
-	refused bool // a node, in this cycle
+// rater holds the scorers of one cycle.
+type rater struct {
+	scorers []scorer
+	weights float64 // the sum
 }
 
-// preFilter runs PreFilter.
-func (f *Profile) preFilter(s *Snapshot, p *Pod) []filter {
-	filters := make([]filter, 0, len(f.plugins.PreFilter))
-	for _, pl := range f.plugins.PreFilter {
-		if nf := pl.PreFilter(s, p); nf != nil {
-			filters = append(filters, filter{NodeFilter: nf, plugin: pl.Name()})
-		}
-	}
-	return filters
+// scorer is the scorer of one plug-in in one cycle.
+type scorer struct {
+	NodeScorer
+	plugin string
+	weight float64
 }
 
-// refusal returns the filter that refuses a node, with its reasons; nil when none does.
-func refusal(filters []filter, n *Node) (by *filter, reasons []string) {
-	for i := range filters {
-		if reasons := filters[i].Filter(n); len(reasons) > 0 {
-			return &filters[i], reasons
+// preScore runs PreScore. Plug-ins without a preference do not count.
+func (f *Profile) preScore(s *Snapshot, p *Pod, feasible []*Node) rater {
+	r := rater{scorers: make([]scorer, 0, len(f.plugins.PreScore))}
+	for _, w := range f.plugins.PreScore {
+		if ns := w.Plugin.PreScore(s, p, feasible); ns != nil {
+			r.scorers = append(r.scorers, scorer{ns, w.Plugin.Name(), w.Weight})
+			r.weights += w.Weight
 		}
 	}
-	return nil, nil
-}
-
-// filter returns the nodes that pass all filters, or why there is none.
-func (f *Profile) filter(s *Snapshot, p *Pod) ([]*Node, *FitError) {
-	filters := f.preFilter(s, p)
-	feasible := make([]*Node, 0, len(s.Nodes))
-	counts := map[string]int{}
-	for _, n := range s.Nodes {
-		by, reasons := refusal(filters, n)
-		if by == nil {
-			feasible = append(feasible, n)
-			continue
-		}
-		by.refused = true
-		for _, reason := range reasons {
-			counts[reason]++
-		}
-	}
-	if len(feasible) > 0 {
-		return feasible, nil
-	}
-	unfit := &FitError{Nodes: len(s.Nodes), Reasons: counts}
-	for _, f := range filters {
-		if f.refused {
-			unfit.Plugins = append(unfit.Plugins, f.plugin)
-		}
-	}
-	return nil, unfit
-}
-
-// preScore runs PreScore.
-func (f *Profile) preScore(p *Pod, feasible []*Node) []NodeScorer {
-	scorers := make([]NodeScorer, len(f.plugins.PreScore))
-	for i, w := range f.plugins.PreScore {
-		scorers[i] = w.Plugin.PreScore(p, feasible)
-	}
-	return scorers
+	return r
 }
 
 // rate returns the weighted mean of a node's scores, rounded so that the order of the additions
-// decides nothing.
-func (f *Profile) rate(scorers []NodeScorer, n *Node) float64 {
-	total := 0.0
-	for i, s := range scorers {
-		total += f.plugins.PreScore[i].Weight * s.Score(n)
+// decides nothing; 0 when there are no scorers.
+func (r rater) rate(i int, n *Node) float64 {
+	if r.weights == 0 {
+		return 0
 	}
-	return math.Round(total/f.weights*1e9) / 1e9
+	total := 0.0
+	for _, s := range r.scorers {
+		total += s.weight * s.Score(i, n)
+	}
+	return math.Round(total/r.weights*1e9) / 1e9
 }
 
 // compareRated orders nodes, the best first: by rating, then those with fewer pods, then by name.

@@ -5,21 +5,21 @@ import (
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/hostports"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/imagelocality"
+	"github.com/xebec-project/xebec/services/scheduler/plugins/nodeaffinity"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/noderesources"
-	"github.com/xebec-project/xebec/services/scheduler/plugins/nodeselector"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/nodeunschedulable"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/spread"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/tainttoleration"
 )
 
-// Default returns the filters and scorers of the default scheduler. The cheap filters that often
-// refuse come first. Spreading the pods of a workload weighs most.
+// Default returns the filters and scorers of the default scheduler. The filters run in the order of
+// Kubernetes, so that messages count nodes for the same reasons.
 func Default() framework.Plugins {
 	return framework.Plugins{
 		PreFilter: []framework.PreFilterPlugin{
 			nodeunschedulable.Plugin{},
-			nodeselector.Plugin{},
 			tainttoleration.Plugin{},
+			nodeaffinity.Plugin{},
 			hostports.Plugin{},
 			noderesources.Fit{},
 		},
@@ -27,7 +27,8 @@ func Default() framework.Plugins {
 			{Plugin: noderesources.LeastAllocated{}, Weight: 1},
 			{Plugin: noderesources.BalancedAllocation{}, Weight: 1},
 			{Plugin: spread.Plugin{}, Weight: 2},
-			{Plugin: tainttoleration.Plugin{}, Weight: 1},
+			{Plugin: tainttoleration.Plugin{}, Weight: 3},
+			{Plugin: nodeaffinity.Plugin{}, Weight: 2},
 			{Plugin: imagelocality.Plugin{}, Weight: 1},
 		},
 	}

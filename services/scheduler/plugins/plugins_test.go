@@ -2,8 +2,10 @@ package plugins_test
 
 import (
 	"fmt"
+	"iter"
+	"maps"
 	"os"
-	"slices"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -28,11 +30,17 @@ func readScenario(t *testing.T, lines []string) scenario {
 	t.Helper()
 	s := scenario{cache: cache.New(), whys: map[string]string{}, scores: map[string]string{}}
 	for _, line := range lines {
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
 		verb, rest, _ := strings.Cut(line, " ")
 		words := strings.Fields(rest)
 		switch verb {
 		case "node":
-			if _, err := s.cache.SetNode(frameworktest.Node(t, words[0], nodeFields(words[1:]))); err != nil {
+			fields, labels := nodeFields(words[1:])
+			node := frameworktest.Node(t, words[0], fields)
+			maps.Copy(node.Metadata.Labels, labels)
+			if _, err := s.cache.SetNode(node); err != nil {
 				t.Fatal(err)
 			}
 		case "on":
@@ -54,17 +62,23 @@ func readScenario(t *testing.T, lines []string) scenario {
 	return s
 }
 
-func nodeFields(words []string) string {
-	words = slices.Clone(words)
-	for i, w := range words {
-		switch w {
-		case "big":
-			words[i] = frameworktest.Big
-		case "small":
-			words[i] = frameworktest.Small
+func nodeFields(words []string) (fields string, labels map[string]string) {
+	labels = map[string]string{}
+	var all []string
+	for _, w := range words {
+		key, value, isLabel := strings.Cut(w, "=")
+		switch {
+		case w == "big":
+			all = append(all, frameworktest.Big)
+		case w == "small":
+			all = append(all, frameworktest.Small)
+		case isLabel && !strings.HasPrefix(w, `"`):
+			labels[key] = value
+		default:
+			all = append(all, w)
 		}
 	}
-	return strings.Join(words, ",")
+	return strings.Join(all, ","), labels
 }
 
 func podSpec(words []string) string {
@@ -85,15 +99,32 @@ func podSpec(words []string) string {
 	return strings.Join(fields, ",")
 }
 
-// TestSchedule runs the cases of testdata/schedule.txt.
-func TestSchedule(t *testing.T) {
-	text, err := os.ReadFile("testdata/schedule.txt")
-	if err != nil {
-		t.Fatal(err)
+// readCases returns the names and bodies of the cases in testdata, in their order.
+func readCases(t *testing.T) iter.Seq2[string, string] {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
 	}
+	return func(yield func(string, string) bool) {
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, part := range strings.Split(string(text), "\n== ")[1:] {
+				name, body, _ := strings.Cut(strings.TrimSpace(part), "\n")
+				if !yield(strings.TrimSuffix(filepath.Base(file), ".txt")+"/"+name, body) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// TestSchedule runs the cases of testdata; schedule.txt describes their format.
+func TestSchedule(t *testing.T) {
 	profile := framework.NewProfile(plugins.Default())
-	for _, part := range strings.Split(string(text), "\n== ")[1:] {
-		name, body, _ := strings.Cut(strings.TrimSpace(part), "\n")
+	for name, body := range readCases(t) {
 		t.Run(name, func(t *testing.T) {
 			s := readScenario(t, strings.Split(body, "\n"))
 			got, err := profile.Schedule(s.cache.Snapshot(), s.pod)

@@ -1904,7 +1904,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\x89\x1e\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xd6\x1d\n" +
 	"\aPodSpec\x12G\n" +
 	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x03\xc2\x01\x04nameR\avolumes\x12R\n" +
 	"\n" +
@@ -1927,8 +1927,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x10security_context\x18\x0e \x01(\v2!.xebec.core.v1.PodSecurityContextB\b\xc2\xda\x18\x042\x02{}R\x0fsecurityContext\x12i\n" +
 	"\x12image_pull_secrets\x18\x0f \x03(\v2#.xebec.core.v1.LocalObjectReferenceB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04nameR\x10imagePullSecrets\x12#\n" +
 	"\bhostname\x18\x10 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x01R\bhostname\x12%\n" +
-	"\tsubdomain\x18\x11 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x01R\tsubdomain\x12f\n" +
-	"\baffinity\x18\x12 \x01(\v2\x17.xebec.core.v1.AffinityB1\xc2\xda\x18-:+the scheduler does not look at affinity yetR\baffinity\x12C\n" +
+	"\tsubdomain\x18\x11 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x01R\tsubdomain\x123\n" +
+	"\baffinity\x18\x12 \x01(\v2\x17.xebec.core.v1.AffinityR\baffinity\x12C\n" +
 	"\x0escheduler_name\x18\x13 \x01(\tB\x1c\xc2\xda\x18\x182\x13\"default-scheduler\"\x80\x01\x02R\rschedulerName\x12Y\n" +
 	"\x0finit_containers\x18\x14 \x03(\v2\x18.xebec.core.v1.ContainerB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04nameR\x0einitContainers\x12J\n" +
 	"\x1fautomount_service_account_token\x18\x15 \x01(\bH\x02R\x1cautomountServiceAccountToken\x88\x01\x01\x12;\n" +

@@ -13,7 +13,7 @@ type Plugin struct{}
 func (Plugin) Name() string { return Name }
 
 // PreScore implements framework.PreScorePlugin.
-func (Plugin) PreScore(p *framework.Pod, _ []*framework.Node) framework.NodeScorer {
+func (Plugin) PreScore(_ *framework.Snapshot, p *framework.Pod, _ []*framework.Node) framework.NodeScorer {
 	return scorer(p.Images)
 }
 
@@ -21,7 +21,7 @@ func (Plugin) PreScore(p *framework.Pod, _ []*framework.Node) framework.NodeScor
 type scorer []string
 
 // Score implements framework.NodeScorer.
-func (s scorer) Score(n *framework.Node) float64 {
+func (s scorer) Score(_ int, n *framework.Node) float64 {
 	if len(s) == 0 {
 		return framework.MaxScore
 	}

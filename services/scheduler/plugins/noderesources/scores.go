@@ -15,14 +15,14 @@ type LeastAllocated struct{}
 func (LeastAllocated) Name() string { return "LeastAllocated" }
 
 // PreScore implements framework.PreScorePlugin.
-func (LeastAllocated) PreScore(p *framework.Pod, _ []*framework.Node) framework.NodeScorer {
+func (LeastAllocated) PreScore(_ *framework.Snapshot, p *framework.Pod, _ []*framework.Node) framework.NodeScorer {
 	return leastAllocated{requestsOf(p)}
 }
 
 type leastAllocated struct{ requests }
 
 // Score implements framework.NodeScorer.
-func (s leastAllocated) Score(n *framework.Node) float64 {
+func (s leastAllocated) Score(_ int, n *framework.Node) float64 {
 	cpu, memory := s.shares(n)
 	return framework.MaxScore * (1 - (cpu+memory)/2)
 }
@@ -35,14 +35,14 @@ type BalancedAllocation struct{}
 func (BalancedAllocation) Name() string { return "BalancedAllocation" }
 
 // PreScore implements framework.PreScorePlugin.
-func (BalancedAllocation) PreScore(p *framework.Pod, _ []*framework.Node) framework.NodeScorer {
+func (BalancedAllocation) PreScore(_ *framework.Snapshot, p *framework.Pod, _ []*framework.Node) framework.NodeScorer {
 	return balancedAllocation{requestsOf(p)}
 }
 
 type balancedAllocation struct{ requests }
 
 // Score implements framework.NodeScorer.
-func (s balancedAllocation) Score(n *framework.Node) float64 {
+func (s balancedAllocation) Score(_ int, n *framework.Node) float64 {
 	cpu, memory := s.shares(n)
 	return framework.MaxScore * (1 - math.Abs(cpu-memory)/2)
 }

@@ -15,7 +15,7 @@ type Plugin struct{}
 func (Plugin) Name() string { return Name }
 
 // PreScore implements framework.PreScorePlugin.
-func (Plugin) PreScore(p *framework.Pod, feasible []*framework.Node) framework.NodeScorer {
+func (Plugin) PreScore(_ *framework.Snapshot, p *framework.Pod, feasible []*framework.Node) framework.NodeScorer {
 	s := scorer{controller: p.Controller}
 	if p.Controller != "" {
 		for _, n := range feasible {
@@ -31,7 +31,7 @@ type scorer struct {
 }
 
 // Score implements framework.NodeScorer.
-func (s scorer) Score(n *framework.Node) float64 {
+func (s scorer) Score(_ int, n *framework.Node) float64 {
 	if s.most == 0 {
 		return framework.MaxScore
 	}

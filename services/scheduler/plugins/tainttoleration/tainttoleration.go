@@ -22,7 +22,7 @@ const (
 )
 
 // Plugin refuses nodes with untolerated NoSchedule and NoExecute taints, and rates nodes by their
-// untolerated PreferNoSchedule taints: each halves the score.
+// untolerated PreferNoSchedule taints: the node with most of them gets 0, one without MaxScore.
 type Plugin struct{}
 
 // Name implements framework.Plugin.
@@ -39,8 +39,20 @@ func (Plugin) PreFilter(_ *framework.Snapshot, p *framework.Pod) framework.NodeF
 }
 
 // PreScore implements framework.PreScorePlugin.
-func (Plugin) PreScore(p *framework.Pod, _ []*framework.Node) framework.NodeScorer {
-	return tolerations(p.Tolerations)
+func (Plugin) PreScore(_ *framework.Snapshot, p *framework.Pod, feasible []*framework.Node) framework.NodeScorer {
+	if !slices.ContainsFunc(feasible, func(n *framework.Node) bool { return len(n.Taints) > 0 }) {
+		return nil
+	}
+	ts := tolerations(p.Tolerations)
+	return framework.InverseProportional(feasible, func(n *framework.Node) int {
+		count := 0
+		for _, taint := range n.Taints {
+			if taint.GetEffect() == preferNoSchedule && !ts.tolerate(taint) {
+				count++
+			}
+		}
+		return count
+	})
 }
 
 // tolerations are those of the pod.
@@ -76,15 +88,4 @@ func (ts tolerations) Explain(n *framework.Node) string {
 
 func describe(taint *corev1.Taint) string {
 	return "untolerated taint {" + taint.GetKey() + ": " + taint.GetValue() + "}"
-}
-
-// Score implements framework.NodeScorer.
-func (ts tolerations) Score(n *framework.Node) float64 {
-	score := framework.MaxScore
-	for _, taint := range n.Taints {
-		if taint.GetEffect() == preferNoSchedule && !ts.tolerate(taint) {
-			score /= 2
-		}
-	}
-	return score
 }

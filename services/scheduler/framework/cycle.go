@@ -1,0 +1,139 @@
+package framework
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Cycle holds the filters of one pod for one scheduling cycle. It is valid as long as its snapshot.
+type Cycle struct {
+	snapshot *Snapshot
+	filters  []filter
+	names    []string // of the only nodes that may pass, if named is not empty
+	named    []string // the plug-ins that know these names
+}
+
+// filter is the filter of one plug-in in one cycle.
+type filter struct {
+	NodeFilter
+	plugin  string
+	refused bool // a node, in this cycle
+}
+
+// Begin runs PreFilter.
+func (f *Profile) Begin(s *Snapshot, p *Pod) *Cycle {
+	c := &Cycle{snapshot: s, filters: make([]filter, 0, len(f.plugins.PreFilter))}
+	for _, pl := range f.plugins.PreFilter {
+		nf := pl.PreFilter(s, p)
+		if nf == nil {
+			continue
+		}
+		c.filters = append(c.filters, filter{NodeFilter: nf, plugin: pl.Name()})
+		namer, ok := nf.(NodeNamer)
+		if !ok {
+			continue
+		}
+		if names, ok := namer.NodeNames(); ok {
+			if len(c.named) > 0 {
+				names = slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !slices.Contains(c.names, n) })
+			}
+			c.names, c.named = names, append(c.named, pl.Name())
+		}
+	}
+	return c
+}
+
+// Nodes returns the nodes that may pass: all, unless the pod names some.
+func (c *Cycle) Nodes() []*Node {
+	if len(c.named) == 0 {
+		return c.snapshot.Nodes
+	}
+	nodes := make([]*Node, 0, len(c.names))
+	for _, name := range c.names {
+		if n := c.snapshot.Node(name); n != nil {
+			nodes = append(nodes, n)
+		}
+	}
+	return nodes
+}
+
+// Refusal returns the name of the plug-in that refuses a node, with its reasons; an empty name when
+// none does.
+func (c *Cycle) Refusal(n *Node) (plugin string, reasons []string) {
+	if by, reasons := c.refusal(n); by != nil {
+		return by.plugin, reasons
+	}
+	return "", nil
+}
+
+func (c *Cycle) refusal(n *Node) (by *filter, reasons []string) {
+	for i := range c.filters {
+		if reasons := c.filters[i].Filter(n); len(reasons) > 0 {
+			return &c.filters[i], reasons
+		}
+	}
+	return nil, nil
+}
+
+// feasible returns the nodes that pass all filters, or why there is none.
+func (c *Cycle) feasible() ([]*Node, *FitError) {
+	nodes := c.Nodes()
+	feasible := make([]*Node, 0, len(nodes))
+	counts := map[string]int{}
+	for _, n := range nodes {
+		by, reasons := c.refusal(n)
+		if by == nil {
+			feasible = append(feasible, n)
+			continue
+		}
+		by.refused = true
+		for _, reason := range reasons {
+			counts[reason]++
+		}
+	}
+	if len(feasible) > 0 {
+		return feasible, nil
+	}
+	unfit := &FitError{Nodes: len(c.snapshot.Nodes), Reasons: counts}
+	if others := unfit.Nodes - len(nodes); others > 0 {
+		counts[fmt.Sprintf("node(s) didn't satisfy plugin(s) %v", c.named)] = others
+		unfit.Conflict = len(c.names) == 0
+	}
+	for _, f := range c.filters {
+		if f.refused || slices.Contains(c.named, f.plugin) {
+			unfit.Plugins = append(unfit.Plugins, f.plugin)
+		}
+	}
+	return nil, unfit
+}
+
+// FitError says why a pod fits on no node.
+type FitError struct {
+	// Nodes is how many nodes there are.
+	Nodes int
+	// Reasons counts the nodes by the reason of their refusal; one that lacks two resources counts for
+	// both.
+	Reasons map[string]int
+	// Conflict says that the pod names nodes, and that the names exclude each other.
+	Conflict bool
+	// Plugins are the names of the plug-ins that refused a node, in their order; empty when there are
+	// no nodes.
+	Plugins []string
+}
+
+// Error returns the sentence that Kubernetes' users know from FailedScheduling events.
+func (e *FitError) Error() string {
+	switch {
+	case e.Nodes == 0:
+		return "no nodes available to schedule pods"
+	case e.Conflict:
+		return fmt.Sprintf("0/%d nodes are available: pod affinity terms conflict.", e.Nodes)
+	}
+	parts := make([]string, 0, len(e.Reasons))
+	for reason, n := range e.Reasons {
+		parts = append(parts, fmt.Sprintf("%d %s", n, reason))
+	}
+	slices.Sort(parts)
+	return fmt.Sprintf("0/%d nodes are available: %s.", e.Nodes, strings.Join(parts, ", "))
+}
