@@ -236,7 +236,7 @@ func TestSomeManifestsAreBad(t *testing.T) {
 	c := startCluster(t)
 	c.runInput(t, text, "apply", "-f", "-")
 	c.runInput(t, good("a")+other("apps/v1", "StatefulSet"), "delete", "-f", "-").want(t, exit.Failed, "configmap/a deleted\n", "does not serve StatefulSet")
-	c.run(t, "get", "ingresses").want(t, exit.Usage, "", "kind Ingress.networking.k8s.io is not served yet")
+	c.run(t, "get", "horizontalpodautoscalers").want(t, exit.Usage, "", "kind HorizontalPodAutoscaler.autoscaling is not served yet")
 }
 
 func TestApplyConflicts(t *testing.T) {

@@ -187,7 +187,7 @@ func TestUnmarshalErrors(t *testing.T) {
 		{"kind of another group", `{"kind":"Deployment","apiVersion":"batch/v1"}`, `line 1: kind: batch/v1 has no Deployment: its kinds are CronJob, Job`},
 		{"kind to come", `{"kind":"StatefulSet","apiVersion":"apps/v1"}`, `line 1: kind: Xebec does not serve StatefulSet of apps/v1 yet`},
 		{"kind of the past", `{"kind":"PodSecurityPolicy","apiVersion":"policy/v1beta1"}`, `line 1: kind: PodSecurityPolicy of policy/v1beta1 was removed in Kubernetes 1.25 without a successor, and Xebec does not have it`},
-		{"version of the past", `{"kind":"Ingress","apiVersion":"extensions/v1beta1"}`, `line 1: kind: Ingress of extensions/v1beta1 was removed in Kubernetes 1.22, and Xebec does not serve its successor of networking.k8s.io/v1 yet`},
+		{"version of the past", `{"kind":"HorizontalPodAutoscaler","apiVersion":"autoscaling/v2beta2"}`, `line 1: kind: HorizontalPodAutoscaler of autoscaling/v2beta2 was removed in Kubernetes 1.26, and Xebec does not serve its successor of autoscaling/v2 yet`},
 		{"unknown kind", `{"kind":"Thing","apiVersion":"things/v1"}`, `line 1: kind: Thing of things/v1 is a kind neither of Kubernetes nor of Xebec`},
 		{"not an object", `[1]`, `line 1: must be an object with apiVersion, kind and metadata, not a list`},
 		{"empty", ``, `line 1: the text is empty`},

@@ -28,7 +28,7 @@ import (
 )
 
 var (
-	update = flag.Bool("update", false, "write testdata/messages.txt again")
+	update = flag.Bool("update", false, "write testdata/messages.txt again; with -only, add to it")
 	only   = flag.String("only", "", "compare objects whose KIND/NAME this pattern matches, and no counts")
 )
 
@@ -178,6 +178,9 @@ func TestVerdictsAndMessages(t *testing.T) {
 		seen[kinds.Of(d.Object)] = true
 	}
 	if *only != "" {
+		if *update {
+			c.writeMessages(knownMessages(t))
+		}
 		return
 	}
 	t.Logf("%d creates, %d updates, by subresources %v, the defaults of %d objects", c.creates, c.updates, c.subresources, c.defaulted)
@@ -385,21 +388,11 @@ func (c *comparison) note(k *scheme.Kind, side string, all, others []violation) 
 
 // messages compares the differing messages with those that are known.
 func (c *comparison) messages() {
-	text := strings.Join(slices.Sorted(maps.Keys(c.differ)), "\n") + "\n"
 	if *update {
-		if err := os.WriteFile(messages, []byte(text), 0o644); err != nil {
-			c.t.Fatal(err)
-		}
+		c.writeMessages(nil)
 		return
 	}
-	known, err := os.ReadFile(messages)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	have := map[string]bool{}
-	for line := range strings.Lines(string(known)) {
-		have[strings.TrimSpace(line)] = true
-	}
+	have := knownMessages(c.t)
 	for _, line := range slices.Sorted(maps.Keys(c.differ)) {
 		if !have[line] {
 			c.t.Errorf("a message that differs is not in %s (go test ./tests/validation -update): %s", messages, line)
@@ -409,6 +402,30 @@ func (c *comparison) messages() {
 		if !c.differ[line] {
 			c.t.Errorf("%s has a difference that is none any more: %s", messages, line)
 		}
+	}
+}
+
+// knownMessages returns the lines of the list.
+func knownMessages(t *testing.T) map[string]bool {
+	t.Helper()
+	known, err := os.ReadFile(messages)
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	for line := range strings.Lines(string(known)) {
+		have[strings.TrimSpace(line)] = true
+	}
+	return have
+}
+
+// writeMessages writes the list again: the differing messages, and the lines in keep.
+func (c *comparison) writeMessages(keep map[string]bool) {
+	lines := maps.Clone(c.differ)
+	maps.Copy(lines, keep)
+	text := strings.Join(slices.Sorted(maps.Keys(lines)), "\n") + "\n"
+	if err := os.WriteFile(messages, []byte(text), 0o644); err != nil {
+		c.t.Fatal(err)
 	}
 }
 

@@ -13,6 +13,17 @@ var Kinds = []*scheme.Kind{
 		Columns: ipAddressColumns, Rules: ipAddressRules,
 	},
 	{
+		Group: "networking.k8s.io", Version: "v1", Name: "Ingress", Plural: "ingresses", Singular: "ingress", ShortNames: []string{"ing"},
+		Namespaced: true, Subresources: scheme.StatusOnly,
+		New:     func() scheme.Object { return new(networkingv1.Ingress) },
+		Columns: ingressColumns, Rules: ingressRules,
+	},
+	{
+		Group: "networking.k8s.io", Version: "v1", Name: "IngressClass", Plural: "ingressclasses", Singular: "ingressclass",
+		New:     func() scheme.Object { return new(networkingv1.IngressClass) },
+		Columns: ingressClassColumns, Rules: ingressClassRules,
+	},
+	{
 		Group: "networking.k8s.io", Version: "v1", Name: "NetworkPolicy", Plural: "networkpolicies", Singular: "networkpolicy",
 		ShortNames: []string{"netpol"},
 		Namespaced: true,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"reflect"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -15,6 +16,9 @@ import (
 
 // updateStatus does what the strategies of the subresource status do.
 func updateStatus(object, old runtime.Object) (field.ErrorList, error) {
+	if k := kinds[reflect.TypeOf(object)]; k.updateStatus != nil {
+		return k.updateStatus(object, old), nil
+	}
 	switch o := object.(type) {
 	case *core.Namespace:
 		was := old.(*core.Namespace)

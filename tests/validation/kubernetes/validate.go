@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"reflect"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/validation"
@@ -46,7 +47,7 @@ func metadata(object runtime.Object) (field.ErrorList, error) {
 	if err != nil {
 		return nil, err
 	}
-	namespaced := true
+	namespaced := !kinds[reflect.TypeOf(object)].cluster
 	switch object.(type) {
 	case *core.Namespace, *core.Node, *networking.IPAddress:
 		namespaced = false
@@ -55,6 +56,9 @@ func metadata(object runtime.Object) (field.ErrorList, error) {
 }
 
 func create(object runtime.Object) (field.ErrorList, error) {
+	if k, ok := kinds[reflect.TypeOf(object)]; ok {
+		return k.create(object), nil
+	}
 	switch o := object.(type) {
 	case *core.ConfigMap:
 		return corevalidation.ValidateConfigMap(o), nil
@@ -132,6 +136,9 @@ func validateUpdate(object, old runtime.Object, subresource string) (field.Error
 }
 
 func update(object, old runtime.Object) (field.ErrorList, error) {
+	if k, ok := kinds[reflect.TypeOf(object)]; ok {
+		return k.update(object, old), nil
+	}
 	switch o := object.(type) {
 	case *core.ConfigMap:
 		return corevalidation.ValidateConfigMapUpdate(o, old.(*core.ConfigMap)), nil

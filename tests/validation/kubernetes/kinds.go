@@ -1,0 +1,67 @@
+package main
+
+import (
+	"reflect"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/kubernetes/pkg/apis/networking"
+	networkingvalidation "k8s.io/kubernetes/pkg/apis/networking/validation"
+)
+
+// kind does what the strategies of Kubernetes' registry of a kind do before a write. Functions that
+// update get the new object first.
+type kind struct {
+	// cluster is true of kinds without namespaces.
+	cluster bool
+	create  func(runtime.Object) field.ErrorList
+	update  func(object, old runtime.Object) field.ErrorList
+	// updateStatus is nil in kinds without a status.
+	updateStatus func(object, old runtime.Object) field.ErrorList
+}
+
+// of returns the functions for objects of one type as those of a kind. updateStatus may be nil.
+func of[T runtime.Object](
+	cluster bool, create func(T) field.ErrorList, update, updateStatus func(object, old T) field.ErrorList,
+) (reflect.Type, kind) {
+	k := kind{
+		cluster: cluster,
+		create:  func(o runtime.Object) field.ErrorList { return create(o.(T)) },
+		update:  func(o, old runtime.Object) field.ErrorList { return update(o.(T), old.(T)) },
+	}
+	if updateStatus != nil {
+		k.updateStatus = func(o, old runtime.Object) field.ErrorList { return updateStatus(o.(T), old.(T)) }
+	}
+	return reflect.TypeFor[T](), k
+}
+
+// kinds are the kinds whose functions are short.
+var kinds = func() map[reflect.Type]kind {
+	m := map[reflect.Type]kind{}
+	add := func(t reflect.Type, k kind) { m[t] = k }
+	addNetworking(add)
+	return m
+}()
+
+func addNetworking(add func(reflect.Type, kind)) {
+	add(of(false,
+		func(o *networking.Ingress) field.ErrorList {
+			o.Status = networking.IngressStatus{}
+			return networkingvalidation.ValidateIngressCreate(o)
+		},
+		func(o, old *networking.Ingress) field.ErrorList {
+			o.Status = old.Status
+			return networkingvalidation.ValidateIngressUpdate(o, old)
+		},
+		func(o, old *networking.Ingress) field.ErrorList {
+			o.Spec = old.Spec
+			return networkingvalidation.ValidateIngressStatusUpdate(o, old)
+		}))
+	add(of(true,
+		func(o *networking.IngressClass) field.ErrorList {
+			return declared(o, nil, networkingvalidation.ValidateIngressClass(o))
+		},
+		func(o, old *networking.IngressClass) field.ErrorList {
+			return declared(o, old, networkingvalidation.ValidateIngressClassUpdate(o, old))
+		}, nil))
+}
