@@ -6,6 +6,9 @@ import "google.golang.org/protobuf/reflect/protoreflect"
 
 // unsetFields are the fields that Kubernetes' JSON does not just leave out when they are not set.
 var unsetFields = map[protoreflect.FullName]unset{
+	"xebec.apps.v1.ControllerRevision.data":                                unsetNull,
+	"xebec.apps.v1.ControllerRevision.metadata":                            unsetZero,
+	"xebec.apps.v1.ControllerRevision.revision":                            unsetZero,
 	"xebec.apps.v1.Deployment.metadata":                                    unsetZero,
 	"xebec.apps.v1.Deployment.spec":                                        unsetZero,
 	"xebec.apps.v1.Deployment.status":                                      unsetZero,

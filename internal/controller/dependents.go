@@ -124,6 +124,20 @@ func (d *Dependents[O, T]) Create(ctx context.Context, owner O, n int, build fun
 	return created, nil
 }
 
+// CreateNamed creates one dependent of the owner under the name that it has, without its controller
+// reference, and returns it as stored.
+func (d *Dependents[O, T]) CreateNamed(ctx context.Context, owner O, obj T) (T, error) {
+	m := obj.GetMetadata()
+	m.OwnerReferences = append(m.OwnerReferences, kinds.NewControllerRef(owner))
+	created, err := client.Create(ctx, d.Client, obj)
+	if err != nil {
+		d.failed(owner, err)
+		return created, err
+	}
+	d.expect(owner, created.GetMetadata().GetResourceVersion(), true, created)
+	return created, nil
+}
+
 // creations are the operations that create the dependents from one index up to another, or as many
 // of them as fit in one transaction.
 func (d *Dependents[O, T]) creations(owner O, from, to int, build func(i int) T) []client.Operation {

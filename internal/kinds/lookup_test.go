@@ -37,9 +37,25 @@ func TestTable(t *testing.T) {
 		got = append(got, k.APIVersion()+" "+k.Name)
 	}
 	want := []string{
-		"v1 ConfigMap", "v1 Event", "v1 Namespace", "v1 Node", "v1 Pod", "v1 Secret", "v1 Service", "v1 ServiceAccount",
-		"apps/v1 Deployment", "apps/v1 ReplicaSet", "coordination.k8s.io/v1 Lease", "discovery.k8s.io/v1 EndpointSlice",
-		"gateway.xebec.io/v1 GatewayAccess", "networking.k8s.io/v1 IPAddress", "networking.k8s.io/v1 Ingress", "networking.k8s.io/v1 IngressClass", "networking.k8s.io/v1 NetworkPolicy", "networking.xebec.io/v1 NodePort",
+		"v1 ConfigMap",
+		"v1 Event",
+		"v1 Namespace",
+		"v1 Node",
+		"v1 Pod",
+		"v1 Secret",
+		"v1 Service",
+		"v1 ServiceAccount",
+		"apps/v1 ControllerRevision",
+		"apps/v1 Deployment",
+		"apps/v1 ReplicaSet",
+		"coordination.k8s.io/v1 Lease",
+		"discovery.k8s.io/v1 EndpointSlice",
+		"gateway.xebec.io/v1 GatewayAccess",
+		"networking.k8s.io/v1 IPAddress",
+		"networking.k8s.io/v1 Ingress",
+		"networking.k8s.io/v1 IngressClass",
+		"networking.k8s.io/v1 NetworkPolicy",
+		"networking.xebec.io/v1 NodePort",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("kinds are\n%q, want\n%q", got, want)

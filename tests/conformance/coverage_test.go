@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"k8s.io/apimachinery/pkg/api/resource"
 	k8smetav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/xebec-project/xebec/internal/kinds"
@@ -185,7 +186,7 @@ func (c *coverage) value(theirs reflect.Type, ours protoreflect.FieldDescriptor)
 		form = metav1.JsonForm_JSON_FORM_QUANTITY
 	case reflect.TypeFor[intstr.IntOrString]():
 		form = metav1.JsonForm_JSON_FORM_INT_OR_STRING
-	case reflect.TypeFor[k8smetav1.FieldsV1]():
+	case reflect.TypeFor[k8smetav1.FieldsV1](), reflect.TypeFor[runtime.RawExtension]():
 		form = metav1.JsonForm_JSON_FORM_RAW
 	default:
 		c.message(theirs, ours.Message())

@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/resource"
 	k8smetav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
@@ -41,6 +42,9 @@ func (f *filler) fill(v reflect.Value) {
 		return
 	case k8smetav1.FieldsV1:
 		v.Set(reflect.ValueOf(*k8smetav1.NewFieldsV1(fmt.Sprintf(`{"f:spec":{".":{},"v:%d":[1.5,null,true]}}`, f.rand.Int32()))))
+		return
+	case runtime.RawExtension:
+		v.Set(reflect.ValueOf(runtime.RawExtension{Raw: fmt.Appendf(nil, `{"spec":{"n":%d,"list":[1.5,null,true]}}`, f.rand.Int32())}))
 		return
 	}
 	// Structs are not left out here: their fields are, each by itself.

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 	k8smetav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/xebec-project/xebec/internal/codec"
@@ -30,7 +31,7 @@ func unsetForm(f reflect.StructField) string {
 		return "" // inline
 	case omitZero, omitEmpty && f.Type.Kind() != reflect.Struct:
 		return ""
-	case isTime, f.Type.Kind() == reflect.Pointer, f.Type.Kind() == reflect.Slice, f.Type.Kind() == reflect.Map:
+	case isTime, f.Type == reflect.TypeFor[runtime.RawExtension](), f.Type.Kind() == reflect.Pointer, f.Type.Kind() == reflect.Slice, f.Type.Kind() == reflect.Map:
 		return "unsetNull"
 	}
 	return "unsetZero"

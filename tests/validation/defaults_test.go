@@ -22,7 +22,12 @@ func (c *comparison) defaults(k *scheme.Kind, what string, object, defaulted jso
 	}
 	k.Default(o)
 	var ours, theirs map[string]any
-	if err := json.Unmarshal(c.encode(o), &ours); err != nil {
+	// With the zero values that Kubernetes writes.
+	whole, err := codec.EncodeWhole(o)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if err := json.Unmarshal(whole.JSON(), &ours); err != nil {
 		c.t.Fatal(err)
 	}
 	if err := json.Unmarshal(defaulted, &theirs); err != nil {

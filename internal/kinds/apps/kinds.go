@@ -8,6 +8,12 @@ import (
 // Kinds are the kinds of the group apps, by name.
 var Kinds = []*scheme.Kind{
 	{
+		Group: "apps", Version: "v1", Name: "ControllerRevision", Plural: "controllerrevisions", Singular: "controllerrevision",
+		Namespaced: true,
+		New:        func() scheme.Object { return new(appsv1.ControllerRevision) },
+		Columns:    controllerRevisionColumns, Rules: controllerRevisionRules,
+	},
+	{
 		Group: "apps", Version: "v1", Name: "Deployment", Plural: "deployments", Singular: "deployment", ShortNames: []string{"deploy"},
 		Namespaced: true, Subresources: replicatedSubresources, Categories: scheme.All, Scale: replicas,
 		New:     func() scheme.Object { return new(appsv1.Deployment) },

@@ -29,3 +29,8 @@ func ReplicaSet() *appsv1.ReplicaSet {
 
 // ConfigMap returns a valid ConfigMap without data.
 func ConfigMap() *corev1.ConfigMap { return &corev1.ConfigMap{Metadata: Meta("settings")} }
+
+// ControllerRevision returns a valid ControllerRevision.
+func ControllerRevision() *appsv1.ControllerRevision {
+	return &appsv1.ControllerRevision{Metadata: Meta("web-1"), Data: &metav1.RawExtension{Raw: []byte(`{"spec":{}}`)}, Revision: 1}
+}

@@ -81,6 +81,8 @@ func create(object runtime.Object) (field.ErrorList, error) {
 		return corevalidation.ValidateServiceCreate(o), nil
 	case *core.ServiceAccount:
 		return corevalidation.ValidateServiceAccount(o), nil
+	case *apps.ControllerRevision:
+		return appsvalidation.ValidateControllerRevisionCreate(o), nil
 	case *apps.Deployment:
 		o.Status = apps.DeploymentStatus{}
 		podutil.DropDisabledTemplateFields(&o.Spec.Template, nil)
@@ -167,6 +169,8 @@ func update(object, old runtime.Object) (field.ErrorList, error) {
 		return corevalidation.ValidateServiceUpdate(o, was), nil
 	case *core.ServiceAccount:
 		return corevalidation.ValidateServiceAccountUpdate(o, old.(*core.ServiceAccount)), nil
+	case *apps.ControllerRevision:
+		return appsvalidation.ValidateControllerRevisionUpdate(o, old.(*apps.ControllerRevision)), nil
 	case *apps.Deployment:
 		was := old.(*apps.Deployment)
 		o.Status = was.Status

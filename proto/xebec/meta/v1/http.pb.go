@@ -635,10 +635,10 @@ func (x *WatchEvent) GetObject() *RawExtension {
 	return nil
 }
 
-// RawExtension is an object of any kind.
+// RawExtension is a JSON value of any form, mostly an object of any kind.
 type RawExtension struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The object as JSON.
+	// The value as JSON.
 	Raw           []byte `protobuf:"bytes,1,opt,name=raw,proto3" json:"raw,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
