@@ -2,73 +2,70 @@ package diagnose
 
 import (
 	"context"
-	"fmt"
-	"slices"
-	"strconv"
+	"strings"
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kinds"
-	"github.com/xebec-project/xebec/internal/kinds/apps"
-	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// deadlineExceeded is the reason of a rollout that stopped moving.
-const deadlineExceeded = "ProgressDeadlineExceeded"
-
-// RolloutState says how far a rollout is, in kubectl's words, which scripts look for.
-func RolloutState(d *appsv1.Deployment) (text string, done bool, err error) {
-	name, want, status := d.GetMetadata().GetName(), d.GetSpec().GetReplicas(), d.GetStatus()
-	if status.GetObservedGeneration() < d.GetMetadata().GetGeneration() {
-		return "Waiting for deployment spec update to be observed...", false, nil
-	}
-	for _, c := range status.GetConditions() {
-		if c.GetType() == apps.DeploymentProgressing && c.GetReason() == deadlineExceeded {
-			return "", false, fmt.Errorf(
-				"deployment %q exceeded its progress deadline: 'xebec describe deployment %s' and its pods show why",
-				name,
-				name,
-			)
-		}
-	}
-	waiting := fmt.Sprintf("Waiting for deployment %q rollout to finish: ", name)
-	switch updated, available := status.GetUpdatedReplicas(), status.GetAvailableReplicas(); {
-	case updated < want:
-		return waiting + fmt.Sprintf("%d out of %d new replicas have been updated...", updated, want), false, nil
-	case status.GetReplicas() > updated:
-		return waiting + fmt.Sprintf("%d old replicas are pending termination...", status.GetReplicas()-updated), false, nil
-	case available < updated:
-		return waiting + fmt.Sprintf("%d of %d updated replicas are available...", available, updated), false, nil
-	}
-	return fmt.Sprintf("deployment %q successfully rolled out", name), true, nil
+// Rollout is an object whose pods move from one template to the next. Each kind has a file with its
+// implementation, a case in RolloutOf and a line in RolloutKinds.
+type Rollout interface {
+	// State says how far the rollout is, in kubectl's words, which scripts look for. An error says
+	// that it will not go on.
+	State() (text string, done bool, err error)
+	// Waits is what the rollout waits for, empty when nothing is known.
+	Waits(ctx context.Context, cl *client.Client) (string, error)
+	// Revisions are the templates that the object has and had, oldest first.
+	Revisions(ctx context.Context, cl *client.Client) ([]Revision, error)
+	// Template is the template of the object's pods, which may be changed in place. SetTemplate
+	// replaces it by that of a revision.
+	Template() *corev1.PodTemplateSpec
+	SetTemplate(t *corev1.PodTemplateSpec)
 }
 
-// Revision is the revision that a deployment is at, or that a replica set holds; 0 when it is not
-// known.
-func Revision(obj scheme.Object) int64 {
-	n, err := strconv.ParseInt(obj.GetMetadata().GetAnnotations()[apps.AnnotationRevision], 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
+// Pausable is a Rollout that can be paused.
+type Pausable interface {
+	Rollout
+	// Paused points to the field that pauses the rollout.
+	Paused() *bool
 }
 
-// ReplicaSets lists the replica sets of a deployment, oldest revision first.
-func ReplicaSets(ctx context.Context, cl *client.Client, d *appsv1.Deployment) ([]*appsv1.ReplicaSet, error) {
-	selector, err := object.LabelSelector(d.GetSpec().GetSelector())
-	if err != nil {
-		return nil, err
+// Revision is a template that an object has or had.
+type Revision struct {
+	// Number orders the revisions.
+	Number int64
+	// Holder is the object that holds the revision, of which users see the age and the cause.
+	Holder scheme.Object
+	// Template is the template as the holder has it.
+	Template *corev1.PodTemplateSpec
+	// Replicas is how many pods of the revision there are, or should be.
+	Replicas int32
+	// Current is set in the revision that the object is at.
+	Current bool
+}
+
+// RolloutOf returns the rollout of an object, false when its kind has none.
+func RolloutOf(obj scheme.Object) (Rollout, bool) {
+	if d, ok := obj.(*appsv1.Deployment); ok {
+		return deployment{d}, true
 	}
-	all, _, err := client.List[*appsv1.ReplicaSet](
-		ctx,
-		cl,
-		client.ListOptions{Namespace: d.GetMetadata().GetNamespace(), LabelSelector: selector.String()},
-	)
-	if err != nil {
-		return nil, err
+	return nil, false
+}
+
+// RolloutKinds are the kinds that have rollouts. A name without a kind is of the first.
+func RolloutKinds() []*scheme.Kind {
+	return []*scheme.Kind{kinds.Of(&appsv1.Deployment{})}
+}
+
+// RolloutNames are the names of RolloutKinds as the end of a sentence: a deployment or a daemonset.
+func RolloutNames() string {
+	var names []string
+	for _, k := range RolloutKinds() {
+		names = append(names, "a "+k.Singular)
 	}
-	all = slices.DeleteFunc(all, func(rs *appsv1.ReplicaSet) bool { return !kinds.IsControlledBy(rs, d) })
-	slices.SortFunc(all, func(a, b *appsv1.ReplicaSet) int { return int(Revision(a) - Revision(b)) })
-	return all, nil
+	return strings.Join(names, " or ")
 }

@@ -12,11 +12,11 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds"
-	"github.com/xebec-project/xebec/internal/kinds/apps"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/object"
-	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // PodWaits says what keeps a pod on a node from being ready, a line each, the cause before its
@@ -119,37 +119,28 @@ func Worst(pods []*corev1.Pod) *corev1.Pod {
 	return worst
 }
 
-// RolloutWaits is what a deployment's rollout waits for, empty when nothing is known: that pods
-// can't be made, or what one of the pods of its present template waits for.
-func RolloutWaits(ctx context.Context, cl *client.Client, d *appsv1.Deployment) (string, error) {
-	for _, c := range d.GetStatus().GetConditions() {
-		if c.GetType() == apps.DeploymentReplicaFailure && c.GetStatus() == condition.True {
-			return terminal.OneLine(fmt.Sprintf("cannot create pods: %s: %s", c.GetReason(), c.GetMessage())), nil
-		}
-	}
-	sets, err := ReplicaSets(ctx, cl, d)
+// podsWait is what one of the pods of an owner waits for, empty when nothing is known.
+func podsWait(ctx context.Context, cl *client.Client, owner scheme.Object, selector *metav1.LabelSelector) (string, error) {
+	pods, err := podsOf(ctx, cl, owner, selector)
 	if err != nil {
 		return "", err
 	}
-	i := slices.IndexFunc(sets, func(rs *appsv1.ReplicaSet) bool { return Revision(rs) == Revision(d) })
-	if i < 0 {
-		return "", nil
-	}
-	selector, err := object.LabelSelector(sets[i].GetSpec().GetSelector())
-	if err != nil {
-		return "", err
-	}
-	pods, _, err := client.List[*corev1.Pod](
-		ctx,
-		cl,
-		client.ListOptions{Namespace: d.GetMetadata().GetNamespace(), LabelSelector: selector.String()},
-	)
-	if err != nil {
-		return "", err
-	}
-	pods = slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return !kinds.IsControlledBy(p, sets[i]) })
 	if p := Worst(pods); p != nil {
 		return fmt.Sprintf("pod %s: %s", p.GetMetadata().GetName(), podProblem(p)), nil
 	}
 	return "", nil
+}
+
+// podsOf lists the pods that an owner controls.
+func podsOf(ctx context.Context, cl *client.Client, owner scheme.Object, selector *metav1.LabelSelector) ([]*corev1.Pod, error) {
+	parsed, err := object.LabelSelector(selector)
+	if err != nil {
+		return nil, err
+	}
+	o := client.ListOptions{Namespace: owner.GetMetadata().GetNamespace(), LabelSelector: parsed.String()}
+	pods, _, err := client.List[*corev1.Pod](ctx, cl, o)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(pods, func(p *corev1.Pod) bool { return !kinds.IsControlledBy(p, owner) }), nil
 }

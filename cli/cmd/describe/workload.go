@@ -51,7 +51,7 @@ func describeDeployment(ctx context.Context, cl *client.Client, r *report, d *ap
 			set.GetSpec().GetReplicas(),
 		)
 		switch {
-		case diagnose.Revision(set) == diagnose.Revision(d):
+		case diagnose.DeploymentRevision(set) == diagnose.DeploymentRevision(d):
 			current = text
 		case set.GetSpec().GetReplicas() > 0 || set.GetStatus().GetReplicas() > 0:
 			old = append(old, text)

@@ -1,4 +1,5 @@
-// Package rollout holds the commands that follow and control rollouts of deployments.
+// Package rollout holds the commands that follow and control rollouts. What a rollout of each kind
+// is, cli/diagnose says.
 package rollout
 
 import (
@@ -25,10 +26,8 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kinds"
-	"github.com/xebec-project/xebec/internal/kinds/apps"
 	"github.com/xebec-project/xebec/internal/kinds/column"
 	"github.com/xebec-project/xebec/internal/scheme"
-	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
@@ -40,13 +39,13 @@ const (
 
 // Command returns the command rollout.
 func Command(s *session.Session) *cobra.Command {
-	return command.Family("rollout", "Manage rollouts of deployments", statusCommand(s), historyCommand(s),
+	return command.Family("rollout", "Manage rollouts of workloads", statusCommand(s), historyCommand(s),
 		undoCommand(s),
-		rolloutChange(s, "restart", "Restart a deployment by replacing its pods", "restarted", func(d *appsv1.Deployment) error {
-			if d.GetSpec().GetPaused() {
-				return fmt.Errorf("%s is paused: run 'xebec rollout resume' first", resolve.Of(d))
+		changeCommand(s, "restart", "Restart a workload by replacing its pods", "restarted", func(r resolve.Reference, o diagnose.Rollout) error {
+			if isPaused(o) {
+				return pausedError(r)
 			}
-			template := d.GetSpec().GetTemplate()
+			template := o.Template()
 			if template.GetMetadata() == nil {
 				template.Metadata = &metav1.ObjectMeta{}
 			}
@@ -56,47 +55,73 @@ func Command(s *session.Session) *cobra.Command {
 			template.Metadata.Annotations[restartedAt] = s.Now().Format(time.RFC3339)
 			return nil
 		}),
-		rolloutChange(s, "pause", "Pause the rollout of template changes", "paused", func(d *appsv1.Deployment) error {
-			if d.GetSpec().GetPaused() {
-				return fmt.Errorf("%s is already paused", resolve.Of(d))
-			}
-			d.Spec.Paused = true
-			return nil
-		}),
-		rolloutChange(s, "resume", "Resume a paused deployment", "resumed", func(d *appsv1.Deployment) error {
-			if !d.GetSpec().GetPaused() {
-				return fmt.Errorf("%s is not paused", resolve.Of(d))
-			}
-			d.Spec.Paused = false
-			return nil
-		}))
+		changeCommand(s, "pause", "Pause the rollout of template changes", "paused", pause(true)),
+		changeCommand(s, "resume", "Resume a paused deployment", "resumed", pause(false)))
 }
 
-// deploymentOf finds the deployment that NAME, KIND NAME or KIND/NAME means.
-func deploymentOf(s *session.Session, args []string) (resolve.Reference, error) {
-	k := kinds.Of(&appsv1.Deployment{})
-	r, err := resolve.One(s, args, k)
-	if err == nil && r.Kind != k {
-		return r, exit.Usagef("rollouts of %s are not supported: want a deployment", r.Kind.Plural)
+// pause is the change that pauses or resumes a rollout.
+func pause(paused bool) func(resolve.Reference, diagnose.Rollout) error {
+	return func(r resolve.Reference, o diagnose.Rollout) error {
+		p, ok := o.(diagnose.Pausable)
+		switch {
+		case !ok:
+			return exit.Usagef("rollouts of %s cannot be paused: want a deployment", r.Kind.Plural)
+		case *p.Paused() == paused && paused:
+			return fmt.Errorf("%s is already paused", r)
+		case *p.Paused() == paused:
+			return fmt.Errorf("%s is not paused", r)
+		}
+		*p.Paused() = paused
+		return nil
+	}
+}
+
+func isPaused(o diagnose.Rollout) bool {
+	p, ok := o.(diagnose.Pausable)
+	return ok && *p.Paused()
+}
+
+func pausedError(r resolve.Reference) error {
+	return fmt.Errorf("%s is paused: run 'xebec rollout resume' first", r)
+}
+
+// referenceOf finds the workload that NAME, KIND NAME or KIND/NAME means.
+func referenceOf(s *session.Session, args []string) (resolve.Reference, error) {
+	all := diagnose.RolloutKinds()
+	r, err := resolve.One(s, args, all[0])
+	if err == nil && !slices.Contains(all, r.Kind) {
+		return r, exit.Usagef("rollouts of %s are not supported: want %s", r.Kind.Plural, diagnose.RolloutNames())
 	}
 	return r, err
 }
 
-// rolloutChange makes a command that changes deployments.
-func rolloutChange(s *session.Session, name, short, done string, change func(*appsv1.Deployment) error) *cobra.Command {
+// rolloutOf returns the rollout of an object of one of diagnose.RolloutKinds.
+func rolloutOf(obj scheme.Object) diagnose.Rollout {
+	o, ok := diagnose.RolloutOf(obj)
+	if !ok {
+		panic(fmt.Sprintf("rollout: %s is among the kinds that have rollouts, and has none", kinds.Of(obj)))
+	}
+	return o
+}
+
+// changeCommand makes a command that changes workloads.
+func changeCommand(
+	s *session.Session, name, short, done string, change func(resolve.Reference, diagnose.Rollout) error,
+) *cobra.Command {
 	return &cobra.Command{
-		Use:               name + " deployment/NAME",
+		Use:               name + " KIND/NAME",
 		Short:             short,
 		Example:           "  xebec rollout " + name + " deployment/web",
 		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: resolve.CompleteOf(s, "deployments"),
+		ValidArgsFunction: resolve.CompleteKinds(s),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := deploymentOf(s, args)
+			r, err := referenceOf(s, args)
 			if err != nil {
 				return err
 			}
 			cl := s.Client()
-			if _, err := write.Modify(cmd.Context(), cl, r, change); err != nil {
+			apply := func(obj scheme.Object) error { return change(r, rolloutOf(obj)) }
+			if _, err := write.Modify(cmd.Context(), cl, r, apply); err != nil {
 				return err
 			}
 			write.Done(s, false, r, done)
@@ -108,15 +133,15 @@ func rolloutChange(s *session.Session, name, short, done string, change func(*ap
 func statusCommand(s *session.Session) *cobra.Command {
 	watch, timeout := true, time.Duration(0)
 	cmd := &cobra.Command{
-		Use:   "status deployment/NAME",
+		Use:   "status KIND/NAME",
 		Short: "Wait until a rollout is complete",
 		Long: "Wait until a rollout is complete and print what it waits for. The exit code is 0 if it completed, 1 if it exceeded its\n" +
 			"progress deadline, 4 if --timeout expired.",
 		Example:           "  xebec rollout status deployment/web --timeout=2m",
 		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: resolve.CompleteOf(s, "deployments"),
+		ValidArgsFunction: resolve.CompleteKinds(s),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := deploymentOf(s, args)
+			r, err := referenceOf(s, args)
 			if err != nil {
 				return err
 			}
@@ -145,12 +170,12 @@ func rolloutStatus(ctx context.Context, s *session.Session, r resolve.Reference,
 		if obj == nil {
 			return false, apierr.NotFound(r.Kind, r.Name)
 		}
-		d := obj.(*appsv1.Deployment)
-		text, done, err := diagnose.RolloutState(d)
+		o := rolloutOf(obj)
+		text, done, err := o.State()
 		if done {
-			d = nil
+			o = nil
 		}
-		reasons.of(d, text)
+		reasons.of(o, text)
 		if done {
 			return true, nil
 		}
@@ -172,26 +197,26 @@ func rolloutStatus(ctx context.Context, s *session.Session, r resolve.Reference,
 const reasonInterval = 2 * time.Second
 
 // reasons prints what a rollout waits for, whenever that changes. Its pods tell, which change
-// without the deployment.
+// without the workload.
 type reasons struct {
 	s  *session.Session
 	cl *client.Client
 
 	running sync.WaitGroup
 	mu      sync.Mutex
-	now     *appsv1.Deployment // nil before the first and after the last look
+	now     diagnose.Rollout // nil before the first and after the last look
 	state   string
 	last    string
 }
 
 func newReasons(s *session.Session, cl *client.Client) *reasons { return &reasons{s: s, cl: cl} }
 
-// of sets the deployment as it is now, nil when there is nothing to wait for, and prints how far it
-// is when that changed.
-func (r *reasons) of(d *appsv1.Deployment, state string) {
+// of sets the rollout as it is now, nil when there is nothing to wait for, and prints how far it is
+// when that changed.
+func (r *reasons) of(o diagnose.Rollout, state string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.now = d
+	r.now = o
 	if state != "" && state != r.state {
 		r.state = state
 		r.s.Printf("%s\n", state)
@@ -205,7 +230,7 @@ func (r *reasons) look(ctx context.Context) {
 	if r.now == nil {
 		return
 	}
-	text, err := diagnose.RolloutWaits(ctx, r.cl, r.now)
+	text, err := r.now.Waits(ctx, r.cl)
 	if err != nil || text == "" || text == r.last {
 		return
 	}
@@ -244,14 +269,14 @@ func (r *reasons) because() string {
 func historyCommand(s *session.Session) *cobra.Command {
 	var revision int64
 	cmd := &cobra.Command{
-		Use:   "history deployment/NAME",
-		Short: "List the revisions of a deployment",
+		Use:   "history KIND/NAME",
+		Short: "List the revisions of a workload",
 		Example: "  xebec rollout history deployment/web\n" +
 			"  xebec rollout history deployment/web --revision=3",
 		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: resolve.CompleteOf(s, "deployments"),
+		ValidArgsFunction: resolve.CompleteKinds(s),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := deploymentOf(s, args)
+			r, err := referenceOf(s, args)
 			if err != nil {
 				return err
 			}
@@ -262,61 +287,61 @@ func historyCommand(s *session.Session) *cobra.Command {
 	return cmd
 }
 
-func rolloutHistory(ctx context.Context, s *session.Session, r resolve.Reference, revision int64) error {
+func rolloutHistory(ctx context.Context, s *session.Session, r resolve.Reference, number int64) error {
 	cl := s.Client()
-	d, err := client.Get[*appsv1.Deployment](ctx, cl, r.Namespace, r.Name)
+	obj, err := client.GetKind(ctx, cl, r.Kind, r.Namespace, r.Name)
 	if err != nil {
 		return err
 	}
-	sets, err := diagnose.ReplicaSets(ctx, cl, d)
+	revisions, err := rolloutOf(obj).Revisions(ctx, cl)
 	if err != nil {
 		return err
 	}
-	if revision > 0 {
-		set, err := withRevision(r, sets, revision)
+	if number > 0 {
+		revision, err := numbered(r, revisions, number)
 		if err != nil {
 			return err
 		}
-		s.Printf("%s with revision #%d\n", r, revision)
-		return describe.Template(s.Out, s.Now(), set.GetSpec().GetTemplate())
+		s.Printf("%s with revision #%d\n", r, number)
+		return describe.Template(s.Out, s.Now(), revision.Template)
 	}
 	s.Printf("%s\n", r)
 	t := &printer.Table{Heads: []string{"REVISION", "REPLICAS", "AGE", "CHANGE-CAUSE"}}
-	for _, set := range sets {
-		cause := set.GetMetadata().GetAnnotations()[changeCause]
-		t.Add(strconv.FormatInt(diagnose.Revision(set), 10), strconv.Itoa(int(set.GetSpec().GetReplicas())),
-			column.Age(set.GetMetadata().GetCreationTimestamp(), s.Now()), printer.OrNone(cause))
+	for _, revision := range revisions {
+		m := revision.Holder.GetMetadata()
+		t.Add(strconv.FormatInt(revision.Number, 10), strconv.Itoa(int(revision.Replicas)),
+			column.Age(m.GetCreationTimestamp(), s.Now()), printer.OrNone(m.GetAnnotations()[changeCause]))
 	}
 	t.Print(s.Out)
 	return nil
 }
 
-func withRevision(r resolve.Reference, sets []*appsv1.ReplicaSet, revision int64) (*appsv1.ReplicaSet, error) {
+func numbered(r resolve.Reference, revisions []diagnose.Revision, number int64) (diagnose.Revision, error) {
 	var known []int64
-	for _, set := range sets {
-		if diagnose.Revision(set) == revision {
-			return set, nil
+	for _, revision := range revisions {
+		if revision.Number == number {
+			return revision, nil
 		}
-		known = append(known, diagnose.Revision(set))
+		known = append(known, revision.Number)
 	}
-	return nil, fmt.Errorf("%s has no revision %d: want one of %v", r, revision, known)
+	return diagnose.Revision{}, fmt.Errorf("%s has no revision %d: want one of %v", r, number, known)
 }
 
 func undoCommand(s *session.Session) *cobra.Command {
 	var revision int64
 	o := &write.Options{}
 	cmd := &cobra.Command{
-		Use:   "undo deployment/NAME",
+		Use:   "undo KIND/NAME",
 		Short: "Roll back to an earlier revision",
 		Example: "  xebec rollout undo deployment/web\n" +
 			"  xebec rollout undo deployment/web --to-revision=3",
 		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: resolve.CompleteOf(s, "deployments"),
+		ValidArgsFunction: resolve.CompleteKinds(s),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.Parse(); err != nil {
 				return err
 			}
-			r, err := deploymentOf(s, args)
+			r, err := referenceOf(s, args)
 			if err != nil {
 				return err
 			}
@@ -328,34 +353,35 @@ func undoCommand(s *session.Session) *cobra.Command {
 	return cmd
 }
 
-func rolloutUndo(ctx context.Context, s *session.Session, r resolve.Reference, revision int64, o *write.Options) error {
+func rolloutUndo(ctx context.Context, s *session.Session, r resolve.Reference, number int64, o *write.Options) error {
 	cl := s.Client()
 	what := "rolled back"
 	var options []client.UpdateOption
 	if o.Dry() {
 		options = append(options, client.DryRun)
 	}
-	_, err := write.Modify(ctx, cl, r, func(d *appsv1.Deployment) error {
-		if d.GetSpec().GetPaused() {
-			return fmt.Errorf("%s is paused: run 'xebec rollout resume' first", r)
+	_, err := write.Modify(ctx, cl, r, func(obj scheme.Object) error {
+		rollout := rolloutOf(obj)
+		if isPaused(rollout) {
+			return pausedError(r)
 		}
-		sets, err := diagnose.ReplicaSets(ctx, cl, d)
+		revisions, err := rollout.Revisions(ctx, cl)
 		if err != nil {
 			return err
 		}
-		set, err := earlier(r, d, sets, revision)
+		revision, err := earlier(r, revisions, number)
 		if err != nil {
 			return err
 		}
-		template := proto.CloneOf(set.GetSpec().GetTemplate())
-		delete(template.GetMetadata().GetLabels(), apps.LabelPodTemplateHash)
-		if proto.Equal(template, d.GetSpec().GetTemplate()) {
-			what = fmt.Sprintf("skipped rollback (current template already matches revision %d)", diagnose.Revision(set))
+		before := proto.CloneOf(rollout.Template())
+		rollout.SetTemplate(revision.Template)
+		if proto.Equal(before, rollout.Template()) {
+			what = fmt.Sprintf("skipped rollback (current template already matches revision %d)", revision.Number)
 			return nil
 		}
-		d.Spec.Template = template
-		if cause := set.GetMetadata().GetAnnotations()[changeCause]; cause != "" && d.GetMetadata().GetAnnotations() != nil {
-			d.Metadata.Annotations[changeCause] = cause
+		m := obj.GetMetadata()
+		if cause := revision.Holder.GetMetadata().GetAnnotations()[changeCause]; cause != "" && m.GetAnnotations() != nil {
+			m.Annotations[changeCause] = cause
 		}
 		return nil
 	}, options...)
@@ -368,14 +394,16 @@ func rolloutUndo(ctx context.Context, s *session.Session, r resolve.Reference, r
 
 // earlier chooses the revision to go back to: the one asked for, or the latest before the present
 // one.
-func earlier(r resolve.Reference, d *appsv1.Deployment, sets []*appsv1.ReplicaSet, revision int64) (*appsv1.ReplicaSet, error) {
-	if revision > 0 {
-		return withRevision(r, sets, revision)
+func earlier(r resolve.Reference, revisions []diagnose.Revision, number int64) (diagnose.Revision, error) {
+	if number > 0 {
+		return numbered(r, revisions, number)
 	}
-	for _, set := range slices.Backward(sets) {
-		if diagnose.Revision(set) < diagnose.Revision(d) {
-			return set, nil
-		}
+	current := slices.IndexFunc(revisions, func(revision diagnose.Revision) bool { return revision.Current })
+	if current < 0 {
+		current = len(revisions)
 	}
-	return nil, fmt.Errorf("%s has no earlier revision", r)
+	if current == 0 {
+		return diagnose.Revision{}, fmt.Errorf("%s has no earlier revision", r)
+	}
+	return revisions[current-1], nil
 }

@@ -19,7 +19,6 @@ import (
 	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/kinds/column"
 	"github.com/xebec-project/xebec/internal/kinds/core"
-	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
 )
@@ -91,8 +90,9 @@ func podToExplain(ctx context.Context, s *session.Session, cl *client.Client, ar
 	if err != nil {
 		return nil, err
 	}
-	if d, ok := obj.(*appsv1.Deployment); ok {
-		text, done, err := diagnose.RolloutState(d)
+	rollout, hasRollout := diagnose.RolloutOf(obj)
+	if hasRollout {
+		text, done, err := rollout.State()
 		if err != nil {
 			text, done = err.Error(), false
 		}
@@ -112,8 +112,8 @@ func podToExplain(ctx context.Context, s *session.Session, cl *client.Client, ar
 		s.Notef("Found %d pods, explaining pod/%s, which is not ready", len(pods), chosen.GetMetadata().GetName())
 		return chosen, nil
 	}
-	if d, ok := obj.(*appsv1.Deployment); ok && len(pods) == 0 {
-		if waits, err := diagnose.RolloutWaits(ctx, cl, d); err != nil || waits != "" {
+	if hasRollout && len(pods) == 0 {
+		if waits, err := rollout.Waits(ctx, cl); err != nil || waits != "" {
 			return nil, errors.Join(err, fmt.Errorf("no pods found for %s: %s", r, waits))
 		}
 	}
