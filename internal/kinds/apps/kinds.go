@@ -25,9 +25,15 @@ var Kinds = []*scheme.Kind{
 		New:     func() scheme.Object { return new(appsv1.ReplicaSet) },
 		Columns: replicaSetColumns, Rules: replicaSetRules,
 	},
+	{
+		Group: "apps", Version: "v1", Name: "StatefulSet", Plural: "statefulsets", Singular: "statefulset", ShortNames: []string{"sts"},
+		Namespaced: true, Subresources: replicatedSubresources, Categories: scheme.All, Scale: replicas,
+		New:     func() scheme.Object { return new(appsv1.StatefulSet) },
+		Columns: statefulSetColumns, Rules: statefulSetRules,
+	},
 }
 
-// replicas is where Deployments and ReplicaSets hold their number of replicas.
+// replicas is where Deployments, ReplicaSets and StatefulSets hold their number of replicas.
 var replicas = &scheme.Scale{Replicas: ".spec.replicas", StatusReplicas: ".status.replicas", Selector: ".spec.selector"}
 
 var replicatedSubresources = []scheme.Subresource{scheme.ScaleSubresource, scheme.StatusSubresource}

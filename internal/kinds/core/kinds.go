@@ -33,6 +33,12 @@ var Kinds = []*scheme.Kind{
 		Columns:      nodeColumns, Fields: nodeFields, Rules: nodeRules,
 	},
 	{
+		Version: "v1", Name: "PersistentVolumeClaim", Plural: "persistentvolumeclaims", Singular: "persistentvolumeclaim",
+		ShortNames: []string{"pvc"}, Namespaced: true, Subresources: scheme.StatusOnly,
+		New:     func() scheme.Object { return new(corev1.PersistentVolumeClaim) },
+		Columns: claimColumns, Rules: claimRules,
+	},
+	{
 		Version: "v1", Name: "Pod", Plural: "pods", Singular: "pod", ShortNames: []string{"po"},
 		Namespaced: true, Subresources: podSubresources, Categories: scheme.All,
 		New:     func() scheme.Object { return new(corev1.Pod) },

@@ -142,13 +142,13 @@ func TestPodContainers(t *testing.T) {
 			p.Spec.Volumes = []*corev1.Volume{
 				{}, {Name: "a"}, {Name: "a"},
 				{Name: "b", VolumeSource: &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "Tape"}, HostPath: &corev1.HostPathVolumeSource{Path: "/"}}},
-				{Name: "c", VolumeSource: &corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "x"}}},
+				{Name: "c", VolumeSource: &corev1.VolumeSource{Nfs: &corev1.NFSVolumeSource{Server: "x", Path: "/"}}},
 				{Name: "d", VolumeSource: &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "Tape"}}},
 			}
 		}, Want: []string{
 			"spec.volumes[0].name: Required value", `spec.volumes[2].name: Duplicate value: "a"`,
 			"spec.volumes[3].emptyDir: Forbidden: may not specify more than 1 volume type", `spec.volumes[3].emptyDir.medium: Unsupported value: "Tape"`,
-			`spec.volumes[4].persistentVolumeClaim: Unsupported value: "persistentVolumeClaim": persistentVolumeClaim volumes are not mounted yet`,
+			`spec.volumes[4].nfs: Unsupported value: "nfs": nfs volumes are not mounted yet`,
 			`spec.volumes[5].emptyDir.medium: Unsupported value: "Tape"`,
 		}},
 		{Name: "files", Edit: func(p *corev1.Pod) {

@@ -27,6 +27,18 @@ func ReplicaSet() *appsv1.ReplicaSet {
 	return &appsv1.ReplicaSet{Metadata: Meta("web"), Spec: &appsv1.ReplicaSetSpec{Selector: webSelector(), Template: template()}}
 }
 
+// StatefulSet returns a valid StatefulSet that leaves out what has defaults.
+func StatefulSet() *appsv1.StatefulSet {
+	return &appsv1.StatefulSet{Metadata: Meta("web"), Spec: &appsv1.StatefulSetSpec{Selector: webSelector(), Template: template()}}
+}
+
+// Claim returns a valid PersistentVolumeClaim that leaves out what has defaults.
+func Claim() *corev1.PersistentVolumeClaim {
+	return &corev1.PersistentVolumeClaim{Metadata: Meta("data"), Spec: &corev1.PersistentVolumeClaimSpec{
+		AccessModes: []string{"ReadWriteOnce"}, Resources: &corev1.VolumeResourceRequirements{Requests: Amounts("storage", "1Gi")},
+	}}
+}
+
 // ConfigMap returns a valid ConfigMap without data.
 func ConfigMap() *corev1.ConfigMap { return &corev1.ConfigMap{Metadata: Meta("settings")} }
 

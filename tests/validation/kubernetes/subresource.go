@@ -28,6 +28,11 @@ func updateStatus(object, old runtime.Object) (field.ErrorList, error) {
 		was := old.(*core.Node)
 		o.Spec, o.Status.Config = was.Spec, nil
 		return corevalidation.ValidateNodeUpdate(o, was), nil
+	case *core.PersistentVolumeClaim:
+		was := old.(*core.PersistentVolumeClaim)
+		o.Spec = was.Spec
+		options := corevalidation.ValidationOptionsForPersistentVolumeClaim(o, was)
+		return corevalidation.ValidatePersistentVolumeClaimStatusUpdate(o, was, options), nil
 	case *core.Pod:
 		was := old.(*core.Pod)
 		o.Spec, o.DeletionTimestamp, o.OwnerReferences = was.Spec, nil, was.OwnerReferences
@@ -48,6 +53,10 @@ func updateStatus(object, old runtime.Object) (field.ErrorList, error) {
 		was := old.(*apps.ReplicaSet)
 		o.Spec = was.Spec
 		return appsvalidation.ValidateReplicaSetStatusUpdate(o, was), nil
+	case *apps.StatefulSet:
+		was := old.(*apps.StatefulSet)
+		o.Spec = was.Spec
+		return appsvalidation.ValidateStatefulSetStatusUpdate(o, was), nil
 	}
 	return nil, fmt.Errorf("no validation for the status of %T", object)
 }

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
+	claimutil "k8s.io/kubernetes/pkg/api/persistentvolumeclaim"
 	podutil "k8s.io/kubernetes/pkg/api/pod"
 	"k8s.io/kubernetes/pkg/apis/apps"
 	appsvalidation "k8s.io/kubernetes/pkg/apis/apps/validation"
@@ -74,6 +75,10 @@ func create(object runtime.Object) (field.ErrorList, error) {
 		options := podutil.GetValidationOptionsFromPodSpecAndMeta(&o.Spec, nil, &o.ObjectMeta, nil)
 		options.ResourceIsPod = true
 		return corevalidation.ValidatePodCreate(o, options), nil
+	case *core.PersistentVolumeClaim:
+		o.Status = core.PersistentVolumeClaimStatus{}
+		settleClaim(o, nil)
+		return corevalidation.ValidatePersistentVolumeClaim(o, corevalidation.ValidationOptionsForPersistentVolumeClaim(o, nil)), nil
 	case *core.Secret:
 		return corevalidation.ValidateSecret(o), nil
 	case *core.Service:
@@ -91,6 +96,10 @@ func create(object runtime.Object) (field.ErrorList, error) {
 		o.Status = apps.ReplicaSetStatus{}
 		podutil.DropDisabledTemplateFields(&o.Spec.Template, nil)
 		return appsvalidation.ValidateReplicaSet(o, podutil.GetValidationOptionsFromPodTemplate(&o.Spec.Template, nil)), nil
+	case *apps.StatefulSet:
+		o.Status = apps.StatefulSetStatus{}
+		podutil.DropDisabledTemplateFields(&o.Spec.Template, nil)
+		return appsvalidation.ValidateStatefulSet(o, podutil.GetValidationOptionsFromPodTemplate(&o.Spec.Template, nil)), nil
 	case *coordination.Lease:
 		return coordinationvalidation.ValidateLease(o), nil
 	case *discovery.EndpointSlice:
@@ -161,6 +170,12 @@ func update(object, old runtime.Object) (field.ErrorList, error) {
 		options := podutil.GetValidationOptionsFromPodSpecAndMeta(&o.Spec, &was.Spec, &o.ObjectMeta, &was.ObjectMeta)
 		options.ResourceIsPod = true
 		return corevalidation.ValidatePodUpdate(o, was, options), nil
+	case *core.PersistentVolumeClaim:
+		was := old.(*core.PersistentVolumeClaim)
+		o.Status = was.Status
+		settleClaim(o, was)
+		options := corevalidation.ValidationOptionsForPersistentVolumeClaim(o, was)
+		return corevalidation.ValidatePersistentVolumeClaimUpdate(o, was, options), nil
 	case *core.Secret:
 		return corevalidation.ValidateSecretUpdate(o, old.(*core.Secret)), nil
 	case *core.Service:
@@ -183,6 +198,12 @@ func update(object, old runtime.Object) (field.ErrorList, error) {
 		podutil.DropDisabledTemplateFields(&o.Spec.Template, &was.Spec.Template)
 		options := podutil.GetValidationOptionsFromPodTemplate(&o.Spec.Template, &was.Spec.Template)
 		return appsvalidation.ValidateReplicaSetUpdate(o, was, options), nil
+	case *apps.StatefulSet:
+		was := old.(*apps.StatefulSet)
+		o.Status = was.Status
+		podutil.DropDisabledTemplateFields(&o.Spec.Template, &was.Spec.Template)
+		options := podutil.GetValidationOptionsFromPodTemplate(&o.Spec.Template, &was.Spec.Template)
+		return appsvalidation.ValidateStatefulSetUpdate(o, was, options), nil
 	case *coordination.Lease:
 		return coordinationvalidation.ValidateLeaseUpdate(o, old.(*coordination.Lease)), nil
 	case *discovery.EndpointSlice:
@@ -198,6 +219,20 @@ func update(object, old runtime.Object) (field.ErrorList, error) {
 		return declared(o, was, networkingvalidation.ValidateNetworkPolicyUpdate(o, was, options)), nil
 	}
 	return nil, fmt.Errorf("no validation for %T", object)
+}
+
+// settleClaim does what the strategy of claims does before validation.
+func settleClaim(claim, was *core.PersistentVolumeClaim) {
+	var old *core.PersistentVolumeClaimSpec
+	if was != nil {
+		old = &was.Spec
+	}
+	claimutil.DropDisabledFields(&claim.Spec, old)
+	claimutil.EnforceDataSourceBackwardsCompatibility(&claim.Spec, old)
+	claimutil.NormalizeDataSources(&claim.Spec)
+	if was != nil {
+		claimutil.NormalizeDataSources(old)
+	}
 }
 
 // keepSystemFields does what every update does with metadata that the server owns.

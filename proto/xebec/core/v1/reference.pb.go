@@ -446,12 +446,12 @@ const file_xebec_core_v1_reference_proto_rawDesc = "" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name:\x12\xc2\xda\x18\x0e\x10\x01b\x04kindb\x04nameB\f\n" +
 	"\n" +
-	"_api_group\"\xb1\x01\n" +
+	"_api_group\"\xae\x02\n" +
 	"\x14TypedObjectReference\x12 \n" +
 	"\tapi_group\x18\x01 \x01(\tH\x00R\bapiGroup\x88\x01\x01\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\x12!\n" +
-	"\tnamespace\x18\x04 \x01(\tH\x01R\tnamespace\x88\x01\x01:\x10\xc2\xda\x18\fb\x04kindb\x04nameB\f\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x9d\x01\n" +
+	"\tnamespace\x18\x04 \x01(\tBz\xc2\xda\x18vBtobjects of other namespaces are not supported: Kubernetes drops such a reference, unless an alpha feature is enabledH\x01R\tnamespace\x88\x01\x01:\x10\xc2\xda\x18\fb\x04kindb\x04nameB\f\n" +
 	"\n" +
 	"_api_groupB\f\n" +
 	"\n" +
