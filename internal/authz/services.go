@@ -80,6 +80,9 @@ var services = map[string][]rule{
 	"workloads": {
 		{[]string{"deployments.apps"}, []Action{Get, Watch, UpdateStatus, Patch}, ""},
 		{[]string{"replicasets.apps"}, []Action{Get, Watch, Create, Update, UpdateStatus, Delete}, ""},
+		{[]string{"statefulsets.apps"}, []Action{Get, Watch, UpdateStatus}, ""},
+		{[]string{"controllerrevisions.apps"}, []Action{Get, List, Watch, Create, Update, Patch, Delete}, ""},
+		{[]string{"persistentvolumeclaims"}, []Action{Watch, Create, Patch}, ""},
 		{[]string{"pods"}, []Action{List, Watch, Create, Patch, Delete}, ""},
 	},
 	"nodes": {

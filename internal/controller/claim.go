@@ -75,7 +75,7 @@ func (d *Dependents[O, T]) adopt(ctx context.Context, owner O, selector labels.S
 	live := false
 	for _, obj := range d.Dependents.ByIndex(byController, orphansOf(owner.GetMetadata().GetNamespace())) {
 		m := obj.GetMetadata()
-		if m.GetDeletionTimestamp() != nil || !selector.Matches(labels.Set(m.GetLabels())) || !d.Claimable(obj) {
+		if m.GetDeletionTimestamp() != nil || !selector.Matches(labels.Set(m.GetLabels())) || !d.Claimable(obj) || !d.Member(owner, obj) {
 			continue
 		}
 		// The informers of owners and dependents need not have reached the same revision. An owner that
@@ -102,7 +102,7 @@ func (d *Dependents[O, T]) adopt(ctx context.Context, owner O, selector labels.S
 func (d *Dependents[O, T]) release(ctx context.Context, owner O, selector labels.Selector) (released int, err error) {
 	for _, obj := range ControlledBy(d.Dependents, owner.GetMetadata().GetUid()) {
 		m := obj.GetMetadata()
-		if selector.Matches(labels.Set(m.GetLabels())) || !d.Claimable(obj) {
+		if selector.Matches(labels.Set(m.GetLabels())) && d.Member(owner, obj) || !d.Claimable(obj) {
 			continue
 		}
 		others := slices.DeleteFunc(slices.Clone(m.GetOwnerReferences()), func(ref *metav1.OwnerReference) bool {
@@ -137,7 +137,7 @@ func (d *Dependents[O, T]) isLive(ctx context.Context, owner O) (bool, error) {
 // false when the object is gone.
 func (d *Dependents[O, T]) patchOwners(ctx context.Context, owner O, obj T, refs []*metav1.OwnerReference, adopts bool) (bool, error) {
 	m := obj.GetMetadata()
-	patch, err := ownersPatch(m, refs)
+	patch, err := OwnersPatch(m, refs)
 	if err != nil {
 		return false, err
 	}
@@ -152,9 +152,9 @@ func (d *Dependents[O, T]) patchOwners(ctx context.Context, owner O, obj T, refs
 	return true, nil
 }
 
-// ownersPatch is a merge patch that replaces owner references. The server refuses it when uid or
+// OwnersPatch is a merge patch that replaces owner references. The server refuses it when uid or
 // resourceVersion differ.
-func ownersPatch(m *metav1.ObjectMeta, refs []*metav1.OwnerReference) ([]byte, error) {
+func OwnersPatch(m *metav1.ObjectMeta, refs []*metav1.OwnerReference) ([]byte, error) {
 	changed := &metav1.ObjectMeta{Uid: m.GetUid(), ResourceVersion: m.GetResourceVersion(), OwnerReferences: refs}
 	v, err := codec.Value(changed)
 	if err != nil {

@@ -41,6 +41,9 @@ type DependentsConfig[O, T scheme.Object] struct {
 	// Claimable reports whether a dependent may be adopted and released; nil means each one. One
 	// that is being deleted never is adopted.
 	Claimable func(T) bool
+	// Member reports whether a dependent that the selector chooses belongs to the owner; nil means
+	// each one. Others are not adopted, and are released.
+	Member func(O, T) bool
 }
 
 // Dependents are the objects of kind T that objects of kind O control: the pods of ReplicaSets, for
@@ -59,6 +62,9 @@ type Dependents[O, T scheme.Object] struct {
 func NewDependents[O, T scheme.Object](cfg DependentsConfig[O, T]) *Dependents[O, T] {
 	if cfg.Claimable == nil {
 		cfg.Claimable = func(T) bool { return true }
+	}
+	if cfg.Member == nil {
+		cfg.Member = func(O, T) bool { return true }
 	}
 	return &Dependents[O, T]{DependentsConfig: cfg, expectations: newExpectations()}
 }

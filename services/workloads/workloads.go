@@ -15,6 +15,7 @@ import (
 	"github.com/xebec-project/xebec/services/workloads/deployment"
 	"github.com/xebec-project/xebec/services/workloads/podcontrol"
 	"github.com/xebec-project/xebec/services/workloads/replicaset"
+	"github.com/xebec-project/xebec/services/workloads/statefulset"
 )
 
 // Config is what an operator can set.
@@ -59,7 +60,11 @@ func (s *Service) setup(t *controller.Term) error {
 	pods := controller.Informer(t, client.InformerOptions[*corev1.Pod]{
 		Indexers: controller.ByController[*corev1.Pod](), Transform: podcontrol.Slim,
 	})
+	revisions := controller.Informer(t, client.InformerOptions[*appsv1.ControllerRevision]{
+		Indexers: controller.ByController[*appsv1.ControllerRevision](),
+	})
 	replicaset.Add(t, replicaset.Config{Workers: s.cfg.Workers, Events: s.Events(), ReplicaSets: sets, Pods: pods})
 	deployment.Add(t, deployment.Config{Workers: s.cfg.Workers, Events: s.Events(), ReplicaSets: sets, Pods: pods})
+	statefulset.Add(t, statefulset.Config{Workers: s.cfg.Workers, Events: s.Events(), Pods: pods, Revisions: revisions})
 	return nil
 }
