@@ -185,7 +185,7 @@ func TestUnmarshalErrors(t *testing.T) {
 		{"custom kind", `{"kind":"Service","apiVersion":"serving.knative.dev/v1"}`, `line 1: kind: Service of serving.knative.dev/v1 is a custom kind, which Xebec does not have yet`},
 		{"misspelt kind", `{"kind":"Deploymnet","apiVersion":"apps/v1"}`, `line 1: kind: apps/v1 has no Deploymnet, did you mean Deployment?`},
 		{"kind of another group", `{"kind":"Deployment","apiVersion":"batch/v1"}`, `line 1: kind: batch/v1 has no Deployment: its kinds are CronJob, Job`},
-		{"kind to come", `{"kind":"StatefulSet","apiVersion":"apps/v1"}`, `line 1: kind: Xebec does not serve StatefulSet of apps/v1 yet`},
+		{"kind to come", `{"kind":"HorizontalPodAutoscaler","apiVersion":"autoscaling/v2"}`, `line 1: kind: Xebec does not serve HorizontalPodAutoscaler of autoscaling/v2 yet`},
 		{"kind of the past", `{"kind":"PodSecurityPolicy","apiVersion":"policy/v1beta1"}`, `line 1: kind: PodSecurityPolicy of policy/v1beta1 was removed in Kubernetes 1.25 without a successor, and Xebec does not have it`},
 		{"version of the past", `{"kind":"HorizontalPodAutoscaler","apiVersion":"autoscaling/v2beta2"}`, `line 1: kind: HorizontalPodAutoscaler of autoscaling/v2beta2 was removed in Kubernetes 1.26, and Xebec does not serve its successor of autoscaling/v2 yet`},
 		{"unknown kind", `{"kind":"Thing","apiVersion":"things/v1"}`, `line 1: kind: Thing of things/v1 is a kind neither of Kubernetes nor of Xebec`},

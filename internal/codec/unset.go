@@ -241,6 +241,7 @@ var unsetFields = map[protoreflect.FullName]unset{
 	"xebec.core.v1.VolumeDevice.name":                                      unsetZero,
 	"xebec.core.v1.VolumeHealthCondition.reason":                           unsetZero,
 	"xebec.core.v1.VolumeHealthCondition.status":                           unsetZero,
+	"xebec.core.v1.VolumeHealthStatus.last_transition_time":                unsetNull,
 	"xebec.core.v1.VolumeMount.mount_path":                                 unsetZero,
 	"xebec.core.v1.VolumeMount.name":                                       unsetZero,
 	"xebec.core.v1.VolumeMountStatus.mount_path":                           unsetZero,

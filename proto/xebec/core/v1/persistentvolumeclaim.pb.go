@@ -87,180 +87,6 @@ func (x *PersistentVolumeClaim) GetStatus() *PersistentVolumeClaimStatus {
 	return nil
 }
 
-// PersistentVolumeClaimSpec is what a claim asks for.
-type PersistentVolumeClaimSpec struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// How the volume is to be mounted: ReadWriteOnce, ReadOnlyMany, ReadWriteMany or ReadWriteOncePod.
-	AccessModes []string `protobuf:"bytes,1,rep,name=access_modes,json=accessModes,proto3" json:"access_modes,omitempty"`
-	// How much storage is asked for. A bound claim may ask for more later.
-	Resources *VolumeResourceRequirements `protobuf:"bytes,2,opt,name=resources,proto3" json:"resources,omitempty"`
-	// The PersistentVolume that the claim is bound to.
-	VolumeName string `protobuf:"bytes,3,opt,name=volume_name,json=volumeName,proto3" json:"volume_name,omitempty"`
-	// Labels of the volumes that come into question.
-	Selector *v1.LabelSelector `protobuf:"bytes,4,opt,name=selector,proto3" json:"selector,omitempty"`
-	// StorageClass that provides the volume; the default one when absent, none when empty.
-	StorageClassName *string `protobuf:"bytes,5,opt,name=storage_class_name,json=storageClassName,proto3,oneof" json:"storage_class_name,omitempty"`
-	// Filesystem, the default, or Block.
-	VolumeMode *string `protobuf:"bytes,6,opt,name=volume_mode,json=volumeMode,proto3,oneof" json:"volume_mode,omitempty"`
-	// What the volume begins as a copy of: a VolumeSnapshot or a PersistentVolumeClaim of the namespace. Equal to
-	// dataSourceRef if that names no namespace; the one that is absent is set to the other. Other kinds are dropped.
-	DataSource *TypedLocalObjectReference `protobuf:"bytes,7,opt,name=data_source,json=dataSource,proto3" json:"data_source,omitempty"`
-	// As dataSource, for any kind, and perhaps in another namespace.
-	DataSourceRef *TypedObjectReference `protobuf:"bytes,8,opt,name=data_source_ref,json=dataSourceRef,proto3" json:"data_source_ref,omitempty"`
-	// VolumeAttributesClass that sets properties of the volume.
-	VolumeAttributesClassName *string `protobuf:"bytes,9,opt,name=volume_attributes_class_name,json=volumeAttributesClassName,proto3,oneof" json:"volume_attributes_class_name,omitempty"`
-	unknownFields             protoimpl.UnknownFields
-	sizeCache                 protoimpl.SizeCache
-}
-
-func (x *PersistentVolumeClaimSpec) Reset() {
-	*x = PersistentVolumeClaimSpec{}
-	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *PersistentVolumeClaimSpec) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*PersistentVolumeClaimSpec) ProtoMessage() {}
-
-func (x *PersistentVolumeClaimSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[1]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use PersistentVolumeClaimSpec.ProtoReflect.Descriptor instead.
-func (*PersistentVolumeClaimSpec) Descriptor() ([]byte, []int) {
-	return file_xebec_core_v1_persistentvolumeclaim_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *PersistentVolumeClaimSpec) GetAccessModes() []string {
-	if x != nil {
-		return x.AccessModes
-	}
-	return nil
-}
-
-func (x *PersistentVolumeClaimSpec) GetResources() *VolumeResourceRequirements {
-	if x != nil {
-		return x.Resources
-	}
-	return nil
-}
-
-func (x *PersistentVolumeClaimSpec) GetVolumeName() string {
-	if x != nil {
-		return x.VolumeName
-	}
-	return ""
-}
-
-func (x *PersistentVolumeClaimSpec) GetSelector() *v1.LabelSelector {
-	if x != nil {
-		return x.Selector
-	}
-	return nil
-}
-
-func (x *PersistentVolumeClaimSpec) GetStorageClassName() string {
-	if x != nil && x.StorageClassName != nil {
-		return *x.StorageClassName
-	}
-	return ""
-}
-
-func (x *PersistentVolumeClaimSpec) GetVolumeMode() string {
-	if x != nil && x.VolumeMode != nil {
-		return *x.VolumeMode
-	}
-	return ""
-}
-
-func (x *PersistentVolumeClaimSpec) GetDataSource() *TypedLocalObjectReference {
-	if x != nil {
-		return x.DataSource
-	}
-	return nil
-}
-
-func (x *PersistentVolumeClaimSpec) GetDataSourceRef() *TypedObjectReference {
-	if x != nil {
-		return x.DataSourceRef
-	}
-	return nil
-}
-
-func (x *PersistentVolumeClaimSpec) GetVolumeAttributesClassName() string {
-	if x != nil && x.VolumeAttributesClassName != nil {
-		return *x.VolumeAttributesClassName
-	}
-	return ""
-}
-
-// VolumeResourceRequirements says how much storage is asked for.
-type VolumeResourceRequirements struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// The most that is wanted, by resource name; the name is storage.
-	Limits map[string]*v1.Quantity `protobuf:"bytes,1,rep,name=limits,proto3" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// The least that is wanted, by resource name; the name is storage.
-	Requests      map[string]*v1.Quantity `protobuf:"bytes,2,rep,name=requests,proto3" json:"requests,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *VolumeResourceRequirements) Reset() {
-	*x = VolumeResourceRequirements{}
-	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *VolumeResourceRequirements) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*VolumeResourceRequirements) ProtoMessage() {}
-
-func (x *VolumeResourceRequirements) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use VolumeResourceRequirements.ProtoReflect.Descriptor instead.
-func (*VolumeResourceRequirements) Descriptor() ([]byte, []int) {
-	return file_xebec_core_v1_persistentvolumeclaim_proto_rawDescGZIP(), []int{2}
-}
-
-func (x *VolumeResourceRequirements) GetLimits() map[string]*v1.Quantity {
-	if x != nil {
-		return x.Limits
-	}
-	return nil
-}
-
-func (x *VolumeResourceRequirements) GetRequests() map[string]*v1.Quantity {
-	if x != nil {
-		return x.Requests
-	}
-	return nil
-}
-
 // PersistentVolumeClaimStatus is what was last observed of a claim.
 type PersistentVolumeClaimStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -281,13 +107,15 @@ type PersistentVolumeClaimStatus struct {
 	CurrentVolumeAttributesClassName *string `protobuf:"bytes,8,opt,name=current_volume_attributes_class_name,json=currentVolumeAttributesClassName,proto3,oneof" json:"current_volume_attributes_class_name,omitempty"`
 	// The change to another VolumeAttributesClass that is in progress.
 	ModifyVolumeStatus *ModifyVolumeStatus `protobuf:"bytes,9,opt,name=modify_volume_status,json=modifyVolumeStatus,proto3" json:"modify_volume_status,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// What is wrong with the volume, as its driver reports.
+	HealthStatus  *VolumeHealthStatus `protobuf:"bytes,10,opt,name=health_status,json=healthStatus,proto3" json:"health_status,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *PersistentVolumeClaimStatus) Reset() {
 	*x = PersistentVolumeClaimStatus{}
-	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[3]
+	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +127,7 @@ func (x *PersistentVolumeClaimStatus) String() string {
 func (*PersistentVolumeClaimStatus) ProtoMessage() {}
 
 func (x *PersistentVolumeClaimStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[3]
+	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +140,7 @@ func (x *PersistentVolumeClaimStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistentVolumeClaimStatus.ProtoReflect.Descriptor instead.
 func (*PersistentVolumeClaimStatus) Descriptor() ([]byte, []int) {
-	return file_xebec_core_v1_persistentvolumeclaim_proto_rawDescGZIP(), []int{3}
+	return file_xebec_core_v1_persistentvolumeclaim_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *PersistentVolumeClaimStatus) GetPhase() string {
@@ -371,6 +199,13 @@ func (x *PersistentVolumeClaimStatus) GetModifyVolumeStatus() *ModifyVolumeStatu
 	return nil
 }
 
+func (x *PersistentVolumeClaimStatus) GetHealthStatus() *VolumeHealthStatus {
+	if x != nil {
+		return x.HealthStatus
+	}
+	return nil
+}
+
 // PersistentVolumeClaimCondition is one observed aspect of a claim.
 type PersistentVolumeClaimCondition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -392,7 +227,7 @@ type PersistentVolumeClaimCondition struct {
 
 func (x *PersistentVolumeClaimCondition) Reset() {
 	*x = PersistentVolumeClaimCondition{}
-	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[4]
+	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -404,7 +239,7 @@ func (x *PersistentVolumeClaimCondition) String() string {
 func (*PersistentVolumeClaimCondition) ProtoMessage() {}
 
 func (x *PersistentVolumeClaimCondition) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[4]
+	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -417,7 +252,7 @@ func (x *PersistentVolumeClaimCondition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersistentVolumeClaimCondition.ProtoReflect.Descriptor instead.
 func (*PersistentVolumeClaimCondition) Descriptor() ([]byte, []int) {
-	return file_xebec_core_v1_persistentvolumeclaim_proto_rawDescGZIP(), []int{4}
+	return file_xebec_core_v1_persistentvolumeclaim_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *PersistentVolumeClaimCondition) GetType() string {
@@ -475,7 +310,7 @@ type ModifyVolumeStatus struct {
 
 func (x *ModifyVolumeStatus) Reset() {
 	*x = ModifyVolumeStatus{}
-	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[5]
+	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -487,7 +322,7 @@ func (x *ModifyVolumeStatus) String() string {
 func (*ModifyVolumeStatus) ProtoMessage() {}
 
 func (x *ModifyVolumeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[5]
+	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -500,7 +335,7 @@ func (x *ModifyVolumeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModifyVolumeStatus.ProtoReflect.Descriptor instead.
 func (*ModifyVolumeStatus) Descriptor() ([]byte, []int) {
-	return file_xebec_core_v1_persistentvolumeclaim_proto_rawDescGZIP(), []int{5}
+	return file_xebec_core_v1_persistentvolumeclaim_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ModifyVolumeStatus) GetTargetVolumeAttributesClassName() string {
@@ -517,41 +352,70 @@ func (x *ModifyVolumeStatus) GetStatus() string {
 	return ""
 }
 
+// VolumeHealthStatus is what the driver of a volume reports of its health.
+type VolumeHealthStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What is wrong; empty when nothing is. At most 16.
+	HealthConditions []*VolumeHealthCondition `protobuf:"bytes,1,rep,name=health_conditions,json=healthConditions,proto3" json:"health_conditions,omitempty"`
+	// When healthConditions last changed.
+	LastTransitionTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=last_transition_time,json=lastTransitionTime,proto3" json:"last_transition_time,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *VolumeHealthStatus) Reset() {
+	*x = VolumeHealthStatus{}
+	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeHealthStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeHealthStatus) ProtoMessage() {}
+
+func (x *VolumeHealthStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeHealthStatus.ProtoReflect.Descriptor instead.
+func (*VolumeHealthStatus) Descriptor() ([]byte, []int) {
+	return file_xebec_core_v1_persistentvolumeclaim_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *VolumeHealthStatus) GetHealthConditions() []*VolumeHealthCondition {
+	if x != nil {
+		return x.HealthConditions
+	}
+	return nil
+}
+
+func (x *VolumeHealthStatus) GetLastTransitionTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LastTransitionTime
+	}
+	return nil
+}
+
 var File_xebec_core_v1_persistentvolumeclaim_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_persistentvolumeclaim_proto_rawDesc = "" +
 	"\n" +
-	")xebec/core/v1/persistentvolumeclaim.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\x1a\x1cxebec/meta/v1/selector.proto\"\xe4\x01\n" +
+	")xebec/core/v1/persistentvolumeclaim.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17xebec/core/v1/pod.proto\x1a\x1axebec/core/v1/volume.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\"\xe4\x01\n" +
 	"\x15PersistentVolumeClaim\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12F\n" +
 	"\x04spec\x18\x02 \x01(\v2(.xebec.core.v1.PersistentVolumeClaimSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\x12L\n" +
-	"\x06status\x18\x03 \x01(\v2*.xebec.core.v1.PersistentVolumeClaimStatusB\b\xc2\xda\x18\x042\x02{}R\x06status\"\xb4\x05\n" +
-	"\x19PersistentVolumeClaimSpec\x12M\n" +
-	"\faccess_modes\x18\x01 \x03(\tB*\xc2\xda\x18&P\x01Z\"at least 1 access mode is requiredR\vaccessModes\x12G\n" +
-	"\tresources\x18\x02 \x01(\v2).xebec.core.v1.VolumeResourceRequirementsR\tresources\x12\x1f\n" +
-	"\vvolume_name\x18\x03 \x01(\tR\n" +
-	"volumeName\x128\n" +
-	"\bselector\x18\x04 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\bselector\x121\n" +
-	"\x12storage_class_name\x18\x05 \x01(\tH\x00R\x10storageClassName\x88\x01\x01\x12K\n" +
-	"\vvolume_mode\x18\x06 \x01(\tB%\xc2\xda\x18!2\f\"Filesystem\"z\x05Blockz\n" +
-	"FilesystemH\x01R\n" +
-	"volumeMode\x88\x01\x01\x12I\n" +
-	"\vdata_source\x18\a \x01(\v2(.xebec.core.v1.TypedLocalObjectReferenceR\n" +
-	"dataSource\x12K\n" +
-	"\x0fdata_source_ref\x18\b \x01(\v2#.xebec.core.v1.TypedObjectReferenceR\rdataSourceRef\x12D\n" +
-	"\x1cvolume_attributes_class_name\x18\t \x01(\tH\x02R\x19volumeAttributesClassName\x88\x01\x01B\x15\n" +
-	"\x13_storage_class_nameB\x0e\n" +
-	"\f_volume_modeB\x1f\n" +
-	"\x1d_volume_attributes_class_name\"\xea\x02\n" +
-	"\x1aVolumeResourceRequirements\x12M\n" +
-	"\x06limits\x18\x01 \x03(\v25.xebec.core.v1.VolumeResourceRequirements.LimitsEntryR\x06limits\x12S\n" +
-	"\brequests\x18\x02 \x03(\v27.xebec.core.v1.VolumeResourceRequirements.RequestsEntryR\brequests\x1aR\n" +
-	"\vLimitsEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\x1aT\n" +
-	"\rRequestsEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\"\xfc\a\n" +
+	"\x06status\x18\x03 \x01(\v2*.xebec.core.v1.PersistentVolumeClaimStatusB\b\xc2\xda\x18\x042\x02{}R\x06status\"\xd1\b\n" +
 	"\x1bPersistentVolumeClaimStatus\x12%\n" +
 	"\x05phase\x18\x01 \x01(\tB\x0f\xc2\xda\x18\v2\t\"Pending\"R\x05phase\x12!\n" +
 	"\faccess_modes\x18\x02 \x03(\tR\vaccessModes\x12T\n" +
@@ -562,7 +426,9 @@ const file_xebec_core_v1_persistentvolumeclaim_proto_rawDesc = "" +
 	"\x13allocated_resources\x18\x05 \x03(\v2B.xebec.core.v1.PersistentVolumeClaimStatus.AllocatedResourcesEntryR\x12allocatedResources\x12\x89\x01\n" +
 	"\x1ballocated_resource_statuses\x18\a \x03(\v2I.xebec.core.v1.PersistentVolumeClaimStatus.AllocatedResourceStatusesEntryR\x19allocatedResourceStatuses\x12S\n" +
 	"$current_volume_attributes_class_name\x18\b \x01(\tH\x00R currentVolumeAttributesClassName\x88\x01\x01\x12S\n" +
-	"\x14modify_volume_status\x18\t \x01(\v2!.xebec.core.v1.ModifyVolumeStatusR\x12modifyVolumeStatus\x1aT\n" +
+	"\x14modify_volume_status\x18\t \x01(\v2!.xebec.core.v1.ModifyVolumeStatusR\x12modifyVolumeStatus\x12S\n" +
+	"\rhealth_status\x18\n" +
+	" \x01(\v2!.xebec.core.v1.VolumeHealthStatusB\v\xc2\xda\x18\a\xca\x01\x041.37R\fhealthStatus\x1aT\n" +
 	"\rCapacityEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
 	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\x1a^\n" +
@@ -582,7 +448,10 @@ const file_xebec_core_v1_persistentvolumeclaim_proto_rawDesc = "" +
 	"\amessage\x18\x06 \x01(\tR\amessage:\x12\xc2\xda\x18\x0eb\x06statusb\x04type\"\x88\x01\n" +
 	"\x12ModifyVolumeStatus\x12L\n" +
 	"#target_volume_attributes_class_name\x18\x01 \x01(\tR\x1ftargetVolumeAttributesClassName\x12\x16\n" +
-	"\x06status\x18\x02 \x01(\tR\x06status:\f\xc2\xda\x18\bb\x06statusB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
+	"\x06status\x18\x02 \x01(\tR\x06status:\f\xc2\xda\x18\bb\x06status\"\xd9\x01\n" +
+	"\x12VolumeHealthStatus\x12u\n" +
+	"\x11health_conditions\x18\x01 \x03(\v2$.xebec.core.v1.VolumeHealthConditionB\"\xc2\xda\x18\x1e\x18\x02\"\x06status\"\x06reason\xb8\x01\x01\xc2\x01\x06statusR\x10healthConditions\x12L\n" +
+	"\x14last_transition_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x12lastTransitionTimeB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
 
 var (
 	file_xebec_core_v1_persistentvolumeclaim_proto_rawDescOnce sync.Once
@@ -596,52 +465,43 @@ func file_xebec_core_v1_persistentvolumeclaim_proto_rawDescGZIP() []byte {
 	return file_xebec_core_v1_persistentvolumeclaim_proto_rawDescData
 }
 
-var file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_xebec_core_v1_persistentvolumeclaim_proto_goTypes = []any{
 	(*PersistentVolumeClaim)(nil),          // 0: xebec.core.v1.PersistentVolumeClaim
-	(*PersistentVolumeClaimSpec)(nil),      // 1: xebec.core.v1.PersistentVolumeClaimSpec
-	(*VolumeResourceRequirements)(nil),     // 2: xebec.core.v1.VolumeResourceRequirements
-	(*PersistentVolumeClaimStatus)(nil),    // 3: xebec.core.v1.PersistentVolumeClaimStatus
-	(*PersistentVolumeClaimCondition)(nil), // 4: xebec.core.v1.PersistentVolumeClaimCondition
-	(*ModifyVolumeStatus)(nil),             // 5: xebec.core.v1.ModifyVolumeStatus
-	nil,                                    // 6: xebec.core.v1.VolumeResourceRequirements.LimitsEntry
-	nil,                                    // 7: xebec.core.v1.VolumeResourceRequirements.RequestsEntry
-	nil,                                    // 8: xebec.core.v1.PersistentVolumeClaimStatus.CapacityEntry
-	nil,                                    // 9: xebec.core.v1.PersistentVolumeClaimStatus.AllocatedResourcesEntry
-	nil,                                    // 10: xebec.core.v1.PersistentVolumeClaimStatus.AllocatedResourceStatusesEntry
-	(*v1.ObjectMeta)(nil),                  // 11: xebec.meta.v1.ObjectMeta
-	(*v1.LabelSelector)(nil),               // 12: xebec.meta.v1.LabelSelector
-	(*TypedLocalObjectReference)(nil),      // 13: xebec.core.v1.TypedLocalObjectReference
-	(*TypedObjectReference)(nil),           // 14: xebec.core.v1.TypedObjectReference
-	(*timestamppb.Timestamp)(nil),          // 15: google.protobuf.Timestamp
-	(*v1.Quantity)(nil),                    // 16: xebec.meta.v1.Quantity
+	(*PersistentVolumeClaimStatus)(nil),    // 1: xebec.core.v1.PersistentVolumeClaimStatus
+	(*PersistentVolumeClaimCondition)(nil), // 2: xebec.core.v1.PersistentVolumeClaimCondition
+	(*ModifyVolumeStatus)(nil),             // 3: xebec.core.v1.ModifyVolumeStatus
+	(*VolumeHealthStatus)(nil),             // 4: xebec.core.v1.VolumeHealthStatus
+	nil,                                    // 5: xebec.core.v1.PersistentVolumeClaimStatus.CapacityEntry
+	nil,                                    // 6: xebec.core.v1.PersistentVolumeClaimStatus.AllocatedResourcesEntry
+	nil,                                    // 7: xebec.core.v1.PersistentVolumeClaimStatus.AllocatedResourceStatusesEntry
+	(*v1.ObjectMeta)(nil),                  // 8: xebec.meta.v1.ObjectMeta
+	(*PersistentVolumeClaimSpec)(nil),      // 9: xebec.core.v1.PersistentVolumeClaimSpec
+	(*timestamppb.Timestamp)(nil),          // 10: google.protobuf.Timestamp
+	(*VolumeHealthCondition)(nil),          // 11: xebec.core.v1.VolumeHealthCondition
+	(*v1.Quantity)(nil),                    // 12: xebec.meta.v1.Quantity
 }
 var file_xebec_core_v1_persistentvolumeclaim_proto_depIdxs = []int32{
-	11, // 0: xebec.core.v1.PersistentVolumeClaim.metadata:type_name -> xebec.meta.v1.ObjectMeta
-	1,  // 1: xebec.core.v1.PersistentVolumeClaim.spec:type_name -> xebec.core.v1.PersistentVolumeClaimSpec
-	3,  // 2: xebec.core.v1.PersistentVolumeClaim.status:type_name -> xebec.core.v1.PersistentVolumeClaimStatus
-	2,  // 3: xebec.core.v1.PersistentVolumeClaimSpec.resources:type_name -> xebec.core.v1.VolumeResourceRequirements
-	12, // 4: xebec.core.v1.PersistentVolumeClaimSpec.selector:type_name -> xebec.meta.v1.LabelSelector
-	13, // 5: xebec.core.v1.PersistentVolumeClaimSpec.data_source:type_name -> xebec.core.v1.TypedLocalObjectReference
-	14, // 6: xebec.core.v1.PersistentVolumeClaimSpec.data_source_ref:type_name -> xebec.core.v1.TypedObjectReference
-	6,  // 7: xebec.core.v1.VolumeResourceRequirements.limits:type_name -> xebec.core.v1.VolumeResourceRequirements.LimitsEntry
-	7,  // 8: xebec.core.v1.VolumeResourceRequirements.requests:type_name -> xebec.core.v1.VolumeResourceRequirements.RequestsEntry
-	8,  // 9: xebec.core.v1.PersistentVolumeClaimStatus.capacity:type_name -> xebec.core.v1.PersistentVolumeClaimStatus.CapacityEntry
-	4,  // 10: xebec.core.v1.PersistentVolumeClaimStatus.conditions:type_name -> xebec.core.v1.PersistentVolumeClaimCondition
-	9,  // 11: xebec.core.v1.PersistentVolumeClaimStatus.allocated_resources:type_name -> xebec.core.v1.PersistentVolumeClaimStatus.AllocatedResourcesEntry
-	10, // 12: xebec.core.v1.PersistentVolumeClaimStatus.allocated_resource_statuses:type_name -> xebec.core.v1.PersistentVolumeClaimStatus.AllocatedResourceStatusesEntry
-	5,  // 13: xebec.core.v1.PersistentVolumeClaimStatus.modify_volume_status:type_name -> xebec.core.v1.ModifyVolumeStatus
-	15, // 14: xebec.core.v1.PersistentVolumeClaimCondition.last_probe_time:type_name -> google.protobuf.Timestamp
-	15, // 15: xebec.core.v1.PersistentVolumeClaimCondition.last_transition_time:type_name -> google.protobuf.Timestamp
-	16, // 16: xebec.core.v1.VolumeResourceRequirements.LimitsEntry.value:type_name -> xebec.meta.v1.Quantity
-	16, // 17: xebec.core.v1.VolumeResourceRequirements.RequestsEntry.value:type_name -> xebec.meta.v1.Quantity
-	16, // 18: xebec.core.v1.PersistentVolumeClaimStatus.CapacityEntry.value:type_name -> xebec.meta.v1.Quantity
-	16, // 19: xebec.core.v1.PersistentVolumeClaimStatus.AllocatedResourcesEntry.value:type_name -> xebec.meta.v1.Quantity
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	8,  // 0: xebec.core.v1.PersistentVolumeClaim.metadata:type_name -> xebec.meta.v1.ObjectMeta
+	9,  // 1: xebec.core.v1.PersistentVolumeClaim.spec:type_name -> xebec.core.v1.PersistentVolumeClaimSpec
+	1,  // 2: xebec.core.v1.PersistentVolumeClaim.status:type_name -> xebec.core.v1.PersistentVolumeClaimStatus
+	5,  // 3: xebec.core.v1.PersistentVolumeClaimStatus.capacity:type_name -> xebec.core.v1.PersistentVolumeClaimStatus.CapacityEntry
+	2,  // 4: xebec.core.v1.PersistentVolumeClaimStatus.conditions:type_name -> xebec.core.v1.PersistentVolumeClaimCondition
+	6,  // 5: xebec.core.v1.PersistentVolumeClaimStatus.allocated_resources:type_name -> xebec.core.v1.PersistentVolumeClaimStatus.AllocatedResourcesEntry
+	7,  // 6: xebec.core.v1.PersistentVolumeClaimStatus.allocated_resource_statuses:type_name -> xebec.core.v1.PersistentVolumeClaimStatus.AllocatedResourceStatusesEntry
+	3,  // 7: xebec.core.v1.PersistentVolumeClaimStatus.modify_volume_status:type_name -> xebec.core.v1.ModifyVolumeStatus
+	4,  // 8: xebec.core.v1.PersistentVolumeClaimStatus.health_status:type_name -> xebec.core.v1.VolumeHealthStatus
+	10, // 9: xebec.core.v1.PersistentVolumeClaimCondition.last_probe_time:type_name -> google.protobuf.Timestamp
+	10, // 10: xebec.core.v1.PersistentVolumeClaimCondition.last_transition_time:type_name -> google.protobuf.Timestamp
+	11, // 11: xebec.core.v1.VolumeHealthStatus.health_conditions:type_name -> xebec.core.v1.VolumeHealthCondition
+	10, // 12: xebec.core.v1.VolumeHealthStatus.last_transition_time:type_name -> google.protobuf.Timestamp
+	12, // 13: xebec.core.v1.PersistentVolumeClaimStatus.CapacityEntry.value:type_name -> xebec.meta.v1.Quantity
+	12, // 14: xebec.core.v1.PersistentVolumeClaimStatus.AllocatedResourcesEntry.value:type_name -> xebec.meta.v1.Quantity
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_xebec_core_v1_persistentvolumeclaim_proto_init() }
@@ -649,16 +509,16 @@ func file_xebec_core_v1_persistentvolumeclaim_proto_init() {
 	if File_xebec_core_v1_persistentvolumeclaim_proto != nil {
 		return
 	}
-	file_xebec_core_v1_reference_proto_init()
+	file_xebec_core_v1_pod_proto_init()
+	file_xebec_core_v1_volume_proto_init()
 	file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[1].OneofWrappers = []any{}
-	file_xebec_core_v1_persistentvolumeclaim_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xebec_core_v1_persistentvolumeclaim_proto_rawDesc), len(file_xebec_core_v1_persistentvolumeclaim_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

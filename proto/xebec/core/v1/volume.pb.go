@@ -3341,6 +3341,180 @@ func (x *PersistentVolumeClaimTemplate) GetSpec() *PersistentVolumeClaimSpec {
 	return nil
 }
 
+// PersistentVolumeClaimSpec is what a claim asks for.
+type PersistentVolumeClaimSpec struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How the volume is to be mounted: ReadWriteOnce, ReadOnlyMany, ReadWriteMany or ReadWriteOncePod.
+	AccessModes []string `protobuf:"bytes,1,rep,name=access_modes,json=accessModes,proto3" json:"access_modes,omitempty"`
+	// How much storage is asked for. A bound claim may ask for more later.
+	Resources *VolumeResourceRequirements `protobuf:"bytes,2,opt,name=resources,proto3" json:"resources,omitempty"`
+	// The PersistentVolume that the claim is bound to.
+	VolumeName string `protobuf:"bytes,3,opt,name=volume_name,json=volumeName,proto3" json:"volume_name,omitempty"`
+	// Labels of the volumes that come into question.
+	Selector *v1.LabelSelector `protobuf:"bytes,4,opt,name=selector,proto3" json:"selector,omitempty"`
+	// StorageClass that provides the volume; the default one when absent, none when empty.
+	StorageClassName *string `protobuf:"bytes,5,opt,name=storage_class_name,json=storageClassName,proto3,oneof" json:"storage_class_name,omitempty"`
+	// Filesystem, the default, or Block.
+	VolumeMode *string `protobuf:"bytes,6,opt,name=volume_mode,json=volumeMode,proto3,oneof" json:"volume_mode,omitempty"`
+	// What the volume begins as a copy of: a VolumeSnapshot or a PersistentVolumeClaim of the namespace. Equal to
+	// dataSourceRef if that names no namespace; the one that is absent is set to the other. Other kinds are dropped.
+	DataSource *TypedLocalObjectReference `protobuf:"bytes,7,opt,name=data_source,json=dataSource,proto3" json:"data_source,omitempty"`
+	// As dataSource, for any kind, and perhaps in another namespace.
+	DataSourceRef *TypedObjectReference `protobuf:"bytes,8,opt,name=data_source_ref,json=dataSourceRef,proto3" json:"data_source_ref,omitempty"`
+	// VolumeAttributesClass that sets properties of the volume.
+	VolumeAttributesClassName *string `protobuf:"bytes,9,opt,name=volume_attributes_class_name,json=volumeAttributesClassName,proto3,oneof" json:"volume_attributes_class_name,omitempty"`
+	unknownFields             protoimpl.UnknownFields
+	sizeCache                 protoimpl.SizeCache
+}
+
+func (x *PersistentVolumeClaimSpec) Reset() {
+	*x = PersistentVolumeClaimSpec{}
+	mi := &file_xebec_core_v1_volume_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PersistentVolumeClaimSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PersistentVolumeClaimSpec) ProtoMessage() {}
+
+func (x *PersistentVolumeClaimSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_core_v1_volume_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PersistentVolumeClaimSpec.ProtoReflect.Descriptor instead.
+func (*PersistentVolumeClaimSpec) Descriptor() ([]byte, []int) {
+	return file_xebec_core_v1_volume_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *PersistentVolumeClaimSpec) GetAccessModes() []string {
+	if x != nil {
+		return x.AccessModes
+	}
+	return nil
+}
+
+func (x *PersistentVolumeClaimSpec) GetResources() *VolumeResourceRequirements {
+	if x != nil {
+		return x.Resources
+	}
+	return nil
+}
+
+func (x *PersistentVolumeClaimSpec) GetVolumeName() string {
+	if x != nil {
+		return x.VolumeName
+	}
+	return ""
+}
+
+func (x *PersistentVolumeClaimSpec) GetSelector() *v1.LabelSelector {
+	if x != nil {
+		return x.Selector
+	}
+	return nil
+}
+
+func (x *PersistentVolumeClaimSpec) GetStorageClassName() string {
+	if x != nil && x.StorageClassName != nil {
+		return *x.StorageClassName
+	}
+	return ""
+}
+
+func (x *PersistentVolumeClaimSpec) GetVolumeMode() string {
+	if x != nil && x.VolumeMode != nil {
+		return *x.VolumeMode
+	}
+	return ""
+}
+
+func (x *PersistentVolumeClaimSpec) GetDataSource() *TypedLocalObjectReference {
+	if x != nil {
+		return x.DataSource
+	}
+	return nil
+}
+
+func (x *PersistentVolumeClaimSpec) GetDataSourceRef() *TypedObjectReference {
+	if x != nil {
+		return x.DataSourceRef
+	}
+	return nil
+}
+
+func (x *PersistentVolumeClaimSpec) GetVolumeAttributesClassName() string {
+	if x != nil && x.VolumeAttributesClassName != nil {
+		return *x.VolumeAttributesClassName
+	}
+	return ""
+}
+
+// VolumeResourceRequirements says how much storage is asked for.
+type VolumeResourceRequirements struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The most that is wanted, by resource name; the name is storage.
+	Limits map[string]*v1.Quantity `protobuf:"bytes,1,rep,name=limits,proto3" json:"limits,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The least that is wanted, by resource name; the name is storage.
+	Requests      map[string]*v1.Quantity `protobuf:"bytes,2,rep,name=requests,proto3" json:"requests,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeResourceRequirements) Reset() {
+	*x = VolumeResourceRequirements{}
+	mi := &file_xebec_core_v1_volume_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeResourceRequirements) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeResourceRequirements) ProtoMessage() {}
+
+func (x *VolumeResourceRequirements) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_core_v1_volume_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeResourceRequirements.ProtoReflect.Descriptor instead.
+func (*VolumeResourceRequirements) Descriptor() ([]byte, []int) {
+	return file_xebec_core_v1_volume_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *VolumeResourceRequirements) GetLimits() map[string]*v1.Quantity {
+	if x != nil {
+		return x.Limits
+	}
+	return nil
+}
+
+func (x *VolumeResourceRequirements) GetRequests() map[string]*v1.Quantity {
+	if x != nil {
+		return x.Requests
+	}
+	return nil
+}
+
 // ImageVolumeSource has the files of a container image or another OCI artifact, read-only.
 type ImageVolumeSource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3354,7 +3528,7 @@ type ImageVolumeSource struct {
 
 func (x *ImageVolumeSource) Reset() {
 	*x = ImageVolumeSource{}
-	mi := &file_xebec_core_v1_volume_proto_msgTypes[41]
+	mi := &file_xebec_core_v1_volume_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3366,7 +3540,7 @@ func (x *ImageVolumeSource) String() string {
 func (*ImageVolumeSource) ProtoMessage() {}
 
 func (x *ImageVolumeSource) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_core_v1_volume_proto_msgTypes[41]
+	mi := &file_xebec_core_v1_volume_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3379,7 +3553,7 @@ func (x *ImageVolumeSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageVolumeSource.ProtoReflect.Descriptor instead.
 func (*ImageVolumeSource) Descriptor() ([]byte, []int) {
-	return file_xebec_core_v1_volume_proto_rawDescGZIP(), []int{41}
+	return file_xebec_core_v1_volume_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ImageVolumeSource) GetReference() string {
@@ -3422,7 +3596,7 @@ type VolumeMount struct {
 
 func (x *VolumeMount) Reset() {
 	*x = VolumeMount{}
-	mi := &file_xebec_core_v1_volume_proto_msgTypes[42]
+	mi := &file_xebec_core_v1_volume_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3434,7 +3608,7 @@ func (x *VolumeMount) String() string {
 func (*VolumeMount) ProtoMessage() {}
 
 func (x *VolumeMount) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_core_v1_volume_proto_msgTypes[42]
+	mi := &file_xebec_core_v1_volume_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3447,7 +3621,7 @@ func (x *VolumeMount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeMount.ProtoReflect.Descriptor instead.
 func (*VolumeMount) Descriptor() ([]byte, []int) {
-	return file_xebec_core_v1_volume_proto_rawDescGZIP(), []int{42}
+	return file_xebec_core_v1_volume_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *VolumeMount) GetName() string {
@@ -3519,7 +3693,7 @@ type VolumeDevice struct {
 
 func (x *VolumeDevice) Reset() {
 	*x = VolumeDevice{}
-	mi := &file_xebec_core_v1_volume_proto_msgTypes[43]
+	mi := &file_xebec_core_v1_volume_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3531,7 +3705,7 @@ func (x *VolumeDevice) String() string {
 func (*VolumeDevice) ProtoMessage() {}
 
 func (x *VolumeDevice) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_core_v1_volume_proto_msgTypes[43]
+	mi := &file_xebec_core_v1_volume_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3544,7 +3718,7 @@ func (x *VolumeDevice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeDevice.ProtoReflect.Descriptor instead.
 func (*VolumeDevice) Descriptor() ([]byte, []int) {
-	return file_xebec_core_v1_volume_proto_rawDescGZIP(), []int{43}
+	return file_xebec_core_v1_volume_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *VolumeDevice) GetName() string {
@@ -3580,7 +3754,7 @@ type VolumeMountStatus struct {
 
 func (x *VolumeMountStatus) Reset() {
 	*x = VolumeMountStatus{}
-	mi := &file_xebec_core_v1_volume_proto_msgTypes[44]
+	mi := &file_xebec_core_v1_volume_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3592,7 +3766,7 @@ func (x *VolumeMountStatus) String() string {
 func (*VolumeMountStatus) ProtoMessage() {}
 
 func (x *VolumeMountStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_core_v1_volume_proto_msgTypes[44]
+	mi := &file_xebec_core_v1_volume_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3605,7 +3779,7 @@ func (x *VolumeMountStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeMountStatus.ProtoReflect.Descriptor instead.
 func (*VolumeMountStatus) Descriptor() ([]byte, []int) {
-	return file_xebec_core_v1_volume_proto_rawDescGZIP(), []int{44}
+	return file_xebec_core_v1_volume_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *VolumeMountStatus) GetName() string {
@@ -3654,7 +3828,7 @@ type VolumeStatus struct {
 
 func (x *VolumeStatus) Reset() {
 	*x = VolumeStatus{}
-	mi := &file_xebec_core_v1_volume_proto_msgTypes[45]
+	mi := &file_xebec_core_v1_volume_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3666,7 +3840,7 @@ func (x *VolumeStatus) String() string {
 func (*VolumeStatus) ProtoMessage() {}
 
 func (x *VolumeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_core_v1_volume_proto_msgTypes[45]
+	mi := &file_xebec_core_v1_volume_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3679,7 +3853,7 @@ func (x *VolumeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeStatus.ProtoReflect.Descriptor instead.
 func (*VolumeStatus) Descriptor() ([]byte, []int) {
-	return file_xebec_core_v1_volume_proto_rawDescGZIP(), []int{45}
+	return file_xebec_core_v1_volume_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *VolumeStatus) GetImage() *ImageVolumeStatus {
@@ -3700,7 +3874,7 @@ type ImageVolumeStatus struct {
 
 func (x *ImageVolumeStatus) Reset() {
 	*x = ImageVolumeStatus{}
-	mi := &file_xebec_core_v1_volume_proto_msgTypes[46]
+	mi := &file_xebec_core_v1_volume_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3712,7 +3886,7 @@ func (x *ImageVolumeStatus) String() string {
 func (*ImageVolumeStatus) ProtoMessage() {}
 
 func (x *ImageVolumeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_core_v1_volume_proto_msgTypes[46]
+	mi := &file_xebec_core_v1_volume_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3725,7 +3899,7 @@ func (x *ImageVolumeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageVolumeStatus.ProtoReflect.Descriptor instead.
 func (*ImageVolumeStatus) Descriptor() ([]byte, []int) {
-	return file_xebec_core_v1_volume_proto_rawDescGZIP(), []int{46}
+	return file_xebec_core_v1_volume_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ImageVolumeStatus) GetImageRef() string {
@@ -3739,7 +3913,7 @@ var File_xebec_core_v1_volume_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\n" +
-	"\x1axebec/core/v1/volume.proto\x12\rxebec.core.v1\x1a)xebec/core/v1/persistentvolumeclaim.proto\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\x1a\x1cxebec/meta/v1/selector.proto\"r\n" +
+	"\x1axebec/core/v1/volume.proto\x12\rxebec.core.v1\x1a\x1dxebec/core/v1/reference.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/quantity.proto\x1a\x1cxebec/meta/v1/selector.proto\"r\n" +
 	"\x06Volume\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12H\n" +
 	"\rvolume_source\x18\x02 \x01(\v2\x1b.xebec.core.v1.VolumeSourceB\x06\xc2\xda\x18\x02\b\x01R\fvolumeSource:\n" +
@@ -4073,7 +4247,33 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x1dPersistentVolumeClaimTemplate\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12<\n" +
 	"\x04spec\x18\x02 \x01(\v2(.xebec.core.v1.PersistentVolumeClaimSpecR\x04spec:\n" +
-	"\xc2\xda\x18\x06b\x04spec\"R\n" +
+	"\xc2\xda\x18\x06b\x04spec\"\xb4\x05\n" +
+	"\x19PersistentVolumeClaimSpec\x12M\n" +
+	"\faccess_modes\x18\x01 \x03(\tB*\xc2\xda\x18&P\x01Z\"at least 1 access mode is requiredR\vaccessModes\x12G\n" +
+	"\tresources\x18\x02 \x01(\v2).xebec.core.v1.VolumeResourceRequirementsR\tresources\x12\x1f\n" +
+	"\vvolume_name\x18\x03 \x01(\tR\n" +
+	"volumeName\x128\n" +
+	"\bselector\x18\x04 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\bselector\x121\n" +
+	"\x12storage_class_name\x18\x05 \x01(\tH\x00R\x10storageClassName\x88\x01\x01\x12K\n" +
+	"\vvolume_mode\x18\x06 \x01(\tB%\xc2\xda\x18!2\f\"Filesystem\"z\x05Blockz\n" +
+	"FilesystemH\x01R\n" +
+	"volumeMode\x88\x01\x01\x12I\n" +
+	"\vdata_source\x18\a \x01(\v2(.xebec.core.v1.TypedLocalObjectReferenceR\n" +
+	"dataSource\x12K\n" +
+	"\x0fdata_source_ref\x18\b \x01(\v2#.xebec.core.v1.TypedObjectReferenceR\rdataSourceRef\x12D\n" +
+	"\x1cvolume_attributes_class_name\x18\t \x01(\tH\x02R\x19volumeAttributesClassName\x88\x01\x01B\x15\n" +
+	"\x13_storage_class_nameB\x0e\n" +
+	"\f_volume_modeB\x1f\n" +
+	"\x1d_volume_attributes_class_name\"\xea\x02\n" +
+	"\x1aVolumeResourceRequirements\x12M\n" +
+	"\x06limits\x18\x01 \x03(\v25.xebec.core.v1.VolumeResourceRequirements.LimitsEntryR\x06limits\x12S\n" +
+	"\brequests\x18\x02 \x03(\v27.xebec.core.v1.VolumeResourceRequirements.RequestsEntryR\brequests\x1aR\n" +
+	"\vLimitsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\x1aT\n" +
+	"\rRequestsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\"R\n" +
 	"\x11ImageVolumeSource\x12\x1c\n" +
 	"\treference\x18\x01 \x01(\tR\treference\x12\x1f\n" +
 	"\vpull_policy\x18\x02 \x01(\tR\n" +
@@ -4120,7 +4320,7 @@ func file_xebec_core_v1_volume_proto_rawDescGZIP() []byte {
 	return file_xebec_core_v1_volume_proto_rawDescData
 }
 
-var file_xebec_core_v1_volume_proto_msgTypes = make([]protoimpl.MessageInfo, 50)
+var file_xebec_core_v1_volume_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_xebec_core_v1_volume_proto_goTypes = []any{
 	(*Volume)(nil),                            // 0: xebec.core.v1.Volume
 	(*VolumeSource)(nil),                      // 1: xebec.core.v1.VolumeSource
@@ -4163,22 +4363,27 @@ var file_xebec_core_v1_volume_proto_goTypes = []any{
 	(*CSIVolumeSource)(nil),                   // 38: xebec.core.v1.CSIVolumeSource
 	(*EphemeralVolumeSource)(nil),             // 39: xebec.core.v1.EphemeralVolumeSource
 	(*PersistentVolumeClaimTemplate)(nil),     // 40: xebec.core.v1.PersistentVolumeClaimTemplate
-	(*ImageVolumeSource)(nil),                 // 41: xebec.core.v1.ImageVolumeSource
-	(*VolumeMount)(nil),                       // 42: xebec.core.v1.VolumeMount
-	(*VolumeDevice)(nil),                      // 43: xebec.core.v1.VolumeDevice
-	(*VolumeMountStatus)(nil),                 // 44: xebec.core.v1.VolumeMountStatus
-	(*VolumeStatus)(nil),                      // 45: xebec.core.v1.VolumeStatus
-	(*ImageVolumeStatus)(nil),                 // 46: xebec.core.v1.ImageVolumeStatus
-	nil,                                       // 47: xebec.core.v1.FlexVolumeSource.OptionsEntry
-	nil,                                       // 48: xebec.core.v1.PodCertificateProjection.UserAnnotationsEntry
-	nil,                                       // 49: xebec.core.v1.CSIVolumeSource.VolumeAttributesEntry
-	(*v1.Quantity)(nil),                       // 50: xebec.meta.v1.Quantity
-	(*LocalObjectReference)(nil),              // 51: xebec.core.v1.LocalObjectReference
-	(*ObjectFieldSelector)(nil),               // 52: xebec.core.v1.ObjectFieldSelector
-	(*ResourceFieldSelector)(nil),             // 53: xebec.core.v1.ResourceFieldSelector
-	(*v1.LabelSelector)(nil),                  // 54: xebec.meta.v1.LabelSelector
-	(*v1.ObjectMeta)(nil),                     // 55: xebec.meta.v1.ObjectMeta
-	(*PersistentVolumeClaimSpec)(nil),         // 56: xebec.core.v1.PersistentVolumeClaimSpec
+	(*PersistentVolumeClaimSpec)(nil),         // 41: xebec.core.v1.PersistentVolumeClaimSpec
+	(*VolumeResourceRequirements)(nil),        // 42: xebec.core.v1.VolumeResourceRequirements
+	(*ImageVolumeSource)(nil),                 // 43: xebec.core.v1.ImageVolumeSource
+	(*VolumeMount)(nil),                       // 44: xebec.core.v1.VolumeMount
+	(*VolumeDevice)(nil),                      // 45: xebec.core.v1.VolumeDevice
+	(*VolumeMountStatus)(nil),                 // 46: xebec.core.v1.VolumeMountStatus
+	(*VolumeStatus)(nil),                      // 47: xebec.core.v1.VolumeStatus
+	(*ImageVolumeStatus)(nil),                 // 48: xebec.core.v1.ImageVolumeStatus
+	nil,                                       // 49: xebec.core.v1.FlexVolumeSource.OptionsEntry
+	nil,                                       // 50: xebec.core.v1.PodCertificateProjection.UserAnnotationsEntry
+	nil,                                       // 51: xebec.core.v1.CSIVolumeSource.VolumeAttributesEntry
+	nil,                                       // 52: xebec.core.v1.VolumeResourceRequirements.LimitsEntry
+	nil,                                       // 53: xebec.core.v1.VolumeResourceRequirements.RequestsEntry
+	(*v1.Quantity)(nil),                       // 54: xebec.meta.v1.Quantity
+	(*LocalObjectReference)(nil),              // 55: xebec.core.v1.LocalObjectReference
+	(*ObjectFieldSelector)(nil),               // 56: xebec.core.v1.ObjectFieldSelector
+	(*ResourceFieldSelector)(nil),             // 57: xebec.core.v1.ResourceFieldSelector
+	(*v1.LabelSelector)(nil),                  // 58: xebec.meta.v1.LabelSelector
+	(*v1.ObjectMeta)(nil),                     // 59: xebec.meta.v1.ObjectMeta
+	(*TypedLocalObjectReference)(nil),         // 60: xebec.core.v1.TypedLocalObjectReference
+	(*TypedObjectReference)(nil),              // 61: xebec.core.v1.TypedObjectReference
 }
 var file_xebec_core_v1_volume_proto_depIdxs = []int32{
 	1,  // 0: xebec.core.v1.Volume.volume_source:type_name -> xebec.core.v1.VolumeSource
@@ -4211,19 +4416,19 @@ var file_xebec_core_v1_volume_proto_depIdxs = []int32{
 	37, // 27: xebec.core.v1.VolumeSource.storageos:type_name -> xebec.core.v1.StorageOSVolumeSource
 	38, // 28: xebec.core.v1.VolumeSource.csi:type_name -> xebec.core.v1.CSIVolumeSource
 	39, // 29: xebec.core.v1.VolumeSource.ephemeral:type_name -> xebec.core.v1.EphemeralVolumeSource
-	41, // 30: xebec.core.v1.VolumeSource.image:type_name -> xebec.core.v1.ImageVolumeSource
-	50, // 31: xebec.core.v1.EmptyDirVolumeSource.size_limit:type_name -> xebec.meta.v1.Quantity
+	43, // 30: xebec.core.v1.VolumeSource.image:type_name -> xebec.core.v1.ImageVolumeSource
+	54, // 31: xebec.core.v1.EmptyDirVolumeSource.size_limit:type_name -> xebec.meta.v1.Quantity
 	8,  // 32: xebec.core.v1.SecretVolumeSource.items:type_name -> xebec.core.v1.KeyToPath
-	51, // 33: xebec.core.v1.ISCSIVolumeSource.secret_ref:type_name -> xebec.core.v1.LocalObjectReference
-	51, // 34: xebec.core.v1.RBDVolumeSource.secret_ref:type_name -> xebec.core.v1.LocalObjectReference
-	51, // 35: xebec.core.v1.FlexVolumeSource.secret_ref:type_name -> xebec.core.v1.LocalObjectReference
-	47, // 36: xebec.core.v1.FlexVolumeSource.options:type_name -> xebec.core.v1.FlexVolumeSource.OptionsEntry
-	51, // 37: xebec.core.v1.CinderVolumeSource.secret_ref:type_name -> xebec.core.v1.LocalObjectReference
-	51, // 38: xebec.core.v1.CephFSVolumeSource.secret_ref:type_name -> xebec.core.v1.LocalObjectReference
+	55, // 33: xebec.core.v1.ISCSIVolumeSource.secret_ref:type_name -> xebec.core.v1.LocalObjectReference
+	55, // 34: xebec.core.v1.RBDVolumeSource.secret_ref:type_name -> xebec.core.v1.LocalObjectReference
+	55, // 35: xebec.core.v1.FlexVolumeSource.secret_ref:type_name -> xebec.core.v1.LocalObjectReference
+	49, // 36: xebec.core.v1.FlexVolumeSource.options:type_name -> xebec.core.v1.FlexVolumeSource.OptionsEntry
+	55, // 37: xebec.core.v1.CinderVolumeSource.secret_ref:type_name -> xebec.core.v1.LocalObjectReference
+	55, // 38: xebec.core.v1.CephFSVolumeSource.secret_ref:type_name -> xebec.core.v1.LocalObjectReference
 	19, // 39: xebec.core.v1.DownwardAPIVolumeSource.items:type_name -> xebec.core.v1.DownwardAPIVolumeFile
-	52, // 40: xebec.core.v1.DownwardAPIVolumeFile.field_ref:type_name -> xebec.core.v1.ObjectFieldSelector
-	53, // 41: xebec.core.v1.DownwardAPIVolumeFile.resource_field_ref:type_name -> xebec.core.v1.ResourceFieldSelector
-	51, // 42: xebec.core.v1.ConfigMapVolumeSource.local_object_reference:type_name -> xebec.core.v1.LocalObjectReference
+	56, // 40: xebec.core.v1.DownwardAPIVolumeFile.field_ref:type_name -> xebec.core.v1.ObjectFieldSelector
+	57, // 41: xebec.core.v1.DownwardAPIVolumeFile.resource_field_ref:type_name -> xebec.core.v1.ResourceFieldSelector
+	55, // 42: xebec.core.v1.ConfigMapVolumeSource.local_object_reference:type_name -> xebec.core.v1.LocalObjectReference
 	8,  // 43: xebec.core.v1.ConfigMapVolumeSource.items:type_name -> xebec.core.v1.KeyToPath
 	28, // 44: xebec.core.v1.ProjectedVolumeSource.sources:type_name -> xebec.core.v1.VolumeProjection
 	29, // 45: xebec.core.v1.VolumeProjection.secret:type_name -> xebec.core.v1.SecretProjection
@@ -4232,27 +4437,35 @@ var file_xebec_core_v1_volume_proto_depIdxs = []int32{
 	32, // 48: xebec.core.v1.VolumeProjection.service_account_token:type_name -> xebec.core.v1.ServiceAccountTokenProjection
 	33, // 49: xebec.core.v1.VolumeProjection.cluster_trust_bundle:type_name -> xebec.core.v1.ClusterTrustBundleProjection
 	34, // 50: xebec.core.v1.VolumeProjection.pod_certificate:type_name -> xebec.core.v1.PodCertificateProjection
-	51, // 51: xebec.core.v1.SecretProjection.local_object_reference:type_name -> xebec.core.v1.LocalObjectReference
+	55, // 51: xebec.core.v1.SecretProjection.local_object_reference:type_name -> xebec.core.v1.LocalObjectReference
 	8,  // 52: xebec.core.v1.SecretProjection.items:type_name -> xebec.core.v1.KeyToPath
 	19, // 53: xebec.core.v1.DownwardAPIProjection.items:type_name -> xebec.core.v1.DownwardAPIVolumeFile
-	51, // 54: xebec.core.v1.ConfigMapProjection.local_object_reference:type_name -> xebec.core.v1.LocalObjectReference
+	55, // 54: xebec.core.v1.ConfigMapProjection.local_object_reference:type_name -> xebec.core.v1.LocalObjectReference
 	8,  // 55: xebec.core.v1.ConfigMapProjection.items:type_name -> xebec.core.v1.KeyToPath
-	54, // 56: xebec.core.v1.ClusterTrustBundleProjection.label_selector:type_name -> xebec.meta.v1.LabelSelector
-	48, // 57: xebec.core.v1.PodCertificateProjection.user_annotations:type_name -> xebec.core.v1.PodCertificateProjection.UserAnnotationsEntry
-	51, // 58: xebec.core.v1.ScaleIOVolumeSource.secret_ref:type_name -> xebec.core.v1.LocalObjectReference
-	51, // 59: xebec.core.v1.StorageOSVolumeSource.secret_ref:type_name -> xebec.core.v1.LocalObjectReference
-	49, // 60: xebec.core.v1.CSIVolumeSource.volume_attributes:type_name -> xebec.core.v1.CSIVolumeSource.VolumeAttributesEntry
-	51, // 61: xebec.core.v1.CSIVolumeSource.node_publish_secret_ref:type_name -> xebec.core.v1.LocalObjectReference
+	58, // 56: xebec.core.v1.ClusterTrustBundleProjection.label_selector:type_name -> xebec.meta.v1.LabelSelector
+	50, // 57: xebec.core.v1.PodCertificateProjection.user_annotations:type_name -> xebec.core.v1.PodCertificateProjection.UserAnnotationsEntry
+	55, // 58: xebec.core.v1.ScaleIOVolumeSource.secret_ref:type_name -> xebec.core.v1.LocalObjectReference
+	55, // 59: xebec.core.v1.StorageOSVolumeSource.secret_ref:type_name -> xebec.core.v1.LocalObjectReference
+	51, // 60: xebec.core.v1.CSIVolumeSource.volume_attributes:type_name -> xebec.core.v1.CSIVolumeSource.VolumeAttributesEntry
+	55, // 61: xebec.core.v1.CSIVolumeSource.node_publish_secret_ref:type_name -> xebec.core.v1.LocalObjectReference
 	40, // 62: xebec.core.v1.EphemeralVolumeSource.volume_claim_template:type_name -> xebec.core.v1.PersistentVolumeClaimTemplate
-	55, // 63: xebec.core.v1.PersistentVolumeClaimTemplate.metadata:type_name -> xebec.meta.v1.ObjectMeta
-	56, // 64: xebec.core.v1.PersistentVolumeClaimTemplate.spec:type_name -> xebec.core.v1.PersistentVolumeClaimSpec
-	45, // 65: xebec.core.v1.VolumeMountStatus.volume_status:type_name -> xebec.core.v1.VolumeStatus
-	46, // 66: xebec.core.v1.VolumeStatus.image:type_name -> xebec.core.v1.ImageVolumeStatus
-	67, // [67:67] is the sub-list for method output_type
-	67, // [67:67] is the sub-list for method input_type
-	67, // [67:67] is the sub-list for extension type_name
-	67, // [67:67] is the sub-list for extension extendee
-	0,  // [0:67] is the sub-list for field type_name
+	59, // 63: xebec.core.v1.PersistentVolumeClaimTemplate.metadata:type_name -> xebec.meta.v1.ObjectMeta
+	41, // 64: xebec.core.v1.PersistentVolumeClaimTemplate.spec:type_name -> xebec.core.v1.PersistentVolumeClaimSpec
+	42, // 65: xebec.core.v1.PersistentVolumeClaimSpec.resources:type_name -> xebec.core.v1.VolumeResourceRequirements
+	58, // 66: xebec.core.v1.PersistentVolumeClaimSpec.selector:type_name -> xebec.meta.v1.LabelSelector
+	60, // 67: xebec.core.v1.PersistentVolumeClaimSpec.data_source:type_name -> xebec.core.v1.TypedLocalObjectReference
+	61, // 68: xebec.core.v1.PersistentVolumeClaimSpec.data_source_ref:type_name -> xebec.core.v1.TypedObjectReference
+	52, // 69: xebec.core.v1.VolumeResourceRequirements.limits:type_name -> xebec.core.v1.VolumeResourceRequirements.LimitsEntry
+	53, // 70: xebec.core.v1.VolumeResourceRequirements.requests:type_name -> xebec.core.v1.VolumeResourceRequirements.RequestsEntry
+	47, // 71: xebec.core.v1.VolumeMountStatus.volume_status:type_name -> xebec.core.v1.VolumeStatus
+	48, // 72: xebec.core.v1.VolumeStatus.image:type_name -> xebec.core.v1.ImageVolumeStatus
+	54, // 73: xebec.core.v1.VolumeResourceRequirements.LimitsEntry.value:type_name -> xebec.meta.v1.Quantity
+	54, // 74: xebec.core.v1.VolumeResourceRequirements.RequestsEntry.value:type_name -> xebec.meta.v1.Quantity
+	75, // [75:75] is the sub-list for method output_type
+	75, // [75:75] is the sub-list for method input_type
+	75, // [75:75] is the sub-list for extension type_name
+	75, // [75:75] is the sub-list for extension extendee
+	0,  // [0:75] is the sub-list for field type_name
 }
 
 func init() { file_xebec_core_v1_volume_proto_init() }
@@ -4260,7 +4473,6 @@ func file_xebec_core_v1_volume_proto_init() {
 	if File_xebec_core_v1_volume_proto != nil {
 		return
 	}
-	file_xebec_core_v1_persistentvolumeclaim_proto_init()
 	file_xebec_core_v1_reference_proto_init()
 	file_xebec_core_v1_volume_proto_msgTypes[2].OneofWrappers = []any{}
 	file_xebec_core_v1_volume_proto_msgTypes[3].OneofWrappers = []any{}
@@ -4279,15 +4491,16 @@ func file_xebec_core_v1_volume_proto_init() {
 	file_xebec_core_v1_volume_proto_msgTypes[33].OneofWrappers = []any{}
 	file_xebec_core_v1_volume_proto_msgTypes[34].OneofWrappers = []any{}
 	file_xebec_core_v1_volume_proto_msgTypes[38].OneofWrappers = []any{}
-	file_xebec_core_v1_volume_proto_msgTypes[42].OneofWrappers = []any{}
+	file_xebec_core_v1_volume_proto_msgTypes[41].OneofWrappers = []any{}
 	file_xebec_core_v1_volume_proto_msgTypes[44].OneofWrappers = []any{}
+	file_xebec_core_v1_volume_proto_msgTypes[46].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xebec_core_v1_volume_proto_rawDesc), len(file_xebec_core_v1_volume_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   50,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
