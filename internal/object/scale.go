@@ -2,6 +2,8 @@ package object
 
 import (
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/xebec-project/xebec/internal/scheme"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -17,6 +19,9 @@ func ScaleSelector(k *scheme.Kind, o scheme.Object) (string, error) {
 	if text, ok := value.Interface().(string); ok {
 		return text, nil
 	}
+	if set, ok := value.Interface().(protoreflect.Map); ok {
+		return labelsOf(set).AsSelector().String(), nil
+	}
 	selector := &metav1.LabelSelector{}
 	raw, err := proto.Marshal(value.Message().Interface())
 	if err == nil {
@@ -30,4 +35,13 @@ func ScaleSelector(k *scheme.Kind, o scheme.Object) (string, error) {
 		return "", err
 	}
 	return parsed.String(), nil
+}
+
+func labelsOf(m protoreflect.Map) labels.Set {
+	set := labels.Set{}
+	m.Range(func(key protoreflect.MapKey, value protoreflect.Value) bool {
+		set[key.String()] = value.String()
+		return true
+	})
+	return set
 }

@@ -13,8 +13,8 @@ import (
 type Scale struct {
 	// Replicas is the wanted number, and StatusReplicas the present one.
 	Replicas, StatusReplicas string
-	// Selector is the selector of the pods that are counted, as text or as a LabelSelector; empty when
-	// there is none.
+	// Selector is the selector of the pods that are counted, as text, as a map of labels or as a
+	// LabelSelector; empty when there is none.
 	Selector string
 }
 
@@ -44,8 +44,8 @@ func (k *Kind) SetReplicas(o Object, n int32) {
 	m.Set(m.Descriptor().Fields().ByJSONName(names[last]), protoreflect.ValueOfInt32(n))
 }
 
-// Selector returns the selector of an object of a kind with a Scale, a string or a message; false
-// when there is none.
+// Selector returns the selector of an object of a kind with a Scale, a string, a map or a message;
+// false when there is none.
 func (k *Kind) Selector(o Object) (protoreflect.Value, bool) {
 	if k.Scale.Selector == "" {
 		return protoreflect.Value{}, false
@@ -90,8 +90,9 @@ func (k *Kind) checkScale() error {
 		return nil
 	}
 	f, err := fieldAt(d, k.Scale.Selector)
-	if err == nil && (f.IsList() || f.IsMap() || f.Kind() != protoreflect.StringKind && f.Message() == nil) {
-		err = fmt.Errorf("scale: %s is neither text nor a message", k.Scale.Selector)
+	isText := err == nil && (f.Kind() == protoreflect.StringKind || f.IsMap() && f.MapValue().Kind() == protoreflect.StringKind)
+	if err == nil && (f.IsList() || !isText && (f.IsMap() || f.Message() == nil)) {
+		err = fmt.Errorf("scale: %s is neither text nor labels nor a message", k.Scale.Selector)
 	}
 	return err
 }

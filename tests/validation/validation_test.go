@@ -260,8 +260,8 @@ func (c *comparison) object(o scheme.Object) {
 	if k.Name != "ConfigMap" {
 		skip = append(skip, "metadata.ownerReferences", "metadata.finalizers", "metadata.annotations")
 	}
-	if k.Group == "apps" {
-		skip = append(skip, "spec.template.spec")
+	if k.Name != "Pod" {
+		skip = append(skip, "spec.template.spec", "template.spec")
 	}
 	for m := range mutations(o.ProtoReflect().Descriptor(), base, skip...) {
 		immutable := strings.HasSuffix(m.rule, " immutable")

@@ -14,6 +14,12 @@ var Kinds = []*scheme.Kind{
 		Columns:    controllerRevisionColumns, Rules: controllerRevisionRules,
 	},
 	{
+		Group: "apps", Version: "v1", Name: "DaemonSet", Plural: "daemonsets", Singular: "daemonset", ShortNames: []string{"ds"},
+		Namespaced: true, Subresources: scheme.StatusOnly, Categories: scheme.All,
+		New:     func() scheme.Object { return new(appsv1.DaemonSet) },
+		Columns: daemonSetColumns, Rules: daemonSetRules,
+	},
+	{
 		Group: "apps", Version: "v1", Name: "Deployment", Plural: "deployments", Singular: "deployment", ShortNames: []string{"deploy"},
 		Namespaced: true, Subresources: replicatedSubresources, Categories: scheme.All, Scale: replicas,
 		New:     func() scheme.Object { return new(appsv1.Deployment) },

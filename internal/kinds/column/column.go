@@ -2,6 +2,8 @@
 package column
 
 import (
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -110,6 +112,15 @@ func OrNone(values ...string) string {
 		return None
 	}
 	return strings.Join(set, ",")
+}
+
+// FormatLabels writes labels as key=value pairs in a fixed order; <none> when there are none.
+func FormatLabels(m map[string]string) string {
+	var out []string
+	for _, key := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, key+"="+m[key])
+	}
+	return OrNone(out...)
 }
 
 // FormatLabelSelector formats a selector in the syntax of -l; <none> for one that is not set, empty

@@ -46,6 +46,19 @@ var Kinds = []*scheme.Kind{
 		GracePeriod: podGracePeriod,
 	},
 	{
+		Version: "v1", Name: "PodTemplate", Plural: "podtemplates", Singular: "podtemplate",
+		Namespaced: true,
+		New:        func() scheme.Object { return new(corev1.PodTemplate) },
+		Columns:    podTemplateColumns, Rules: podTemplateRules,
+	},
+	{
+		Version: "v1", Name: "ReplicationController", Plural: "replicationcontrollers", Singular: "replicationcontroller",
+		ShortNames: []string{"rc"},
+		Namespaced: true, Subresources: replicationControllerSubresources, Categories: scheme.All, Scale: replicationControllerScale,
+		New:     func() scheme.Object { return new(corev1.ReplicationController) },
+		Columns: replicationControllerColumns, Fields: replicationControllerFields, Rules: replicationControllerRules,
+	},
+	{
 		Version: "v1", Name: "Secret", Plural: "secrets", Singular: "secret",
 		Namespaced: true,
 		New:        func() scheme.Object { return new(corev1.Secret) },

@@ -2,7 +2,6 @@ package core
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -90,7 +89,7 @@ var (
 		column.New("EXTERNAL-IP", serviceExternalIP),
 		column.New("PORT(S)", servicePorts),
 		column.AgeColumn,
-		column.Wide("SELECTOR", func(s *corev1.Service) string { return formatLabels(s.GetSpec().GetSelector()) }),
+		column.Wide("SELECTOR", func(s *corev1.Service) string { return column.FormatLabels(s.GetSpec().GetSelector()) }),
 	}
 	serviceFields = map[string][]protowire.Number{
 		"spec.clusterIP": {2, 3},
@@ -151,15 +150,6 @@ func servicePorts(s *corev1.Service) string {
 			text += ":" + strconv.Itoa(int(p.GetNodePort()))
 		}
 		out = append(out, text+"/"+p.GetProtocol())
-	}
-	return column.OrNone(out...)
-}
-
-// formatLabels writes labels as key=value pairs in a fixed order.
-func formatLabels(m map[string]string) string {
-	var out []string
-	for _, key := range slices.Sorted(maps.Keys(m)) {
-		out = append(out, key+"="+m[key])
 	}
 	return column.OrNone(out...)
 }

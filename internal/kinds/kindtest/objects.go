@@ -46,3 +46,18 @@ func ConfigMap() *corev1.ConfigMap { return &corev1.ConfigMap{Metadata: Meta("se
 func ControllerRevision() *appsv1.ControllerRevision {
 	return &appsv1.ControllerRevision{Metadata: Meta("web-1"), Data: &metav1.RawExtension{Raw: []byte(`{"spec":{}}`)}, Revision: 1}
 }
+
+// DaemonSet returns a valid DaemonSet that leaves out what has defaults.
+func DaemonSet() *appsv1.DaemonSet {
+	return &appsv1.DaemonSet{Metadata: Meta("web"), Spec: &appsv1.DaemonSetSpec{Selector: webSelector(), Template: template()}}
+}
+
+// ReplicationController returns a valid ReplicationController that leaves out what has defaults.
+func ReplicationController() *corev1.ReplicationController {
+	return &corev1.ReplicationController{Metadata: Meta("web"), Spec: &corev1.ReplicationControllerSpec{Template: template()}}
+}
+
+// PodTemplate returns a valid PodTemplate that leaves out what has defaults.
+func PodTemplate() *corev1.PodTemplate {
+	return &corev1.PodTemplate{Metadata: Meta("web"), Template: template()}
+}

@@ -45,6 +45,14 @@ func updateStatus(object, old runtime.Object) (field.ErrorList, error) {
 		was := old.(*core.Service)
 		o.Spec = was.Spec
 		return corevalidation.ValidateServiceStatusUpdate(o, was), nil
+	case *core.ReplicationController:
+		was := old.(*core.ReplicationController)
+		o.Spec = was.Spec
+		return corevalidation.ValidateReplicationControllerStatusUpdate(o, was), nil
+	case *apps.DaemonSet:
+		was := old.(*apps.DaemonSet)
+		o.Spec = was.Spec
+		return appsvalidation.ValidateDaemonSetStatusUpdate(o, was), nil
 	case *apps.Deployment:
 		was := old.(*apps.Deployment)
 		o.Spec, o.Labels = was.Spec, was.Labels

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/api/validation/path"
@@ -79,6 +80,14 @@ func create(object runtime.Object) (field.ErrorList, error) {
 		o.Status = core.PersistentVolumeClaimStatus{}
 		settleClaim(o, nil)
 		return corevalidation.ValidatePersistentVolumeClaim(o, corevalidation.ValidationOptionsForPersistentVolumeClaim(o, nil)), nil
+	case *core.PodTemplate:
+		podutil.DropDisabledTemplateFields(&o.Template, nil)
+		return corevalidation.ValidatePodTemplate(o, podutil.GetValidationOptionsFromPodTemplate(&o.Template, nil)), nil
+	case *core.ReplicationController:
+		o.Status = core.ReplicationControllerStatus{}
+		podutil.DropDisabledTemplateFields(o.Spec.Template, nil)
+		options := podutil.GetValidationOptionsFromPodTemplate(o.Spec.Template, nil)
+		return declared(o, nil, corevalidation.ValidateReplicationController(o, options)), nil
 	case *core.Secret:
 		return corevalidation.ValidateSecret(o), nil
 	case *core.Service:
@@ -88,6 +97,10 @@ func create(object runtime.Object) (field.ErrorList, error) {
 		return corevalidation.ValidateServiceAccount(o), nil
 	case *apps.ControllerRevision:
 		return appsvalidation.ValidateControllerRevisionCreate(o), nil
+	case *apps.DaemonSet:
+		o.Status, o.Spec.TemplateGeneration = apps.DaemonSetStatus{}, max(o.Spec.TemplateGeneration, 1)
+		podutil.DropDisabledTemplateFields(&o.Spec.Template, nil)
+		return appsvalidation.ValidateDaemonSet(o, podutil.GetValidationOptionsFromPodTemplate(&o.Spec.Template, nil)), nil
 	case *apps.Deployment:
 		o.Status = apps.DeploymentStatus{}
 		podutil.DropDisabledTemplateFields(&o.Spec.Template, nil)
@@ -176,6 +189,16 @@ func update(object, old runtime.Object) (field.ErrorList, error) {
 		settleClaim(o, was)
 		options := corevalidation.ValidationOptionsForPersistentVolumeClaim(o, was)
 		return corevalidation.ValidatePersistentVolumeClaimUpdate(o, was, options), nil
+	case *core.PodTemplate:
+		was := old.(*core.PodTemplate)
+		podutil.DropDisabledTemplateFields(&o.Template, &was.Template)
+		return corevalidation.ValidatePodTemplateUpdate(o, was, podutil.GetValidationOptionsFromPodTemplate(&o.Template, &was.Template)), nil
+	case *core.ReplicationController:
+		was := old.(*core.ReplicationController)
+		o.Status = was.Status
+		podutil.DropDisabledTemplateFields(o.Spec.Template, was.Spec.Template)
+		options := podutil.GetValidationOptionsFromPodTemplate(o.Spec.Template, was.Spec.Template)
+		return declared(o, was, corevalidation.ValidateReplicationControllerUpdate(o, was, options)), nil
 	case *core.Secret:
 		return corevalidation.ValidateSecretUpdate(o, old.(*core.Secret)), nil
 	case *core.Service:
@@ -186,6 +209,15 @@ func update(object, old runtime.Object) (field.ErrorList, error) {
 		return corevalidation.ValidateServiceAccountUpdate(o, old.(*core.ServiceAccount)), nil
 	case *apps.ControllerRevision:
 		return appsvalidation.ValidateControllerRevisionUpdate(o, old.(*apps.ControllerRevision)), nil
+	case *apps.DaemonSet:
+		was := old.(*apps.DaemonSet)
+		o.Status, o.Spec.TemplateGeneration = was.Status, was.Spec.TemplateGeneration
+		podutil.DropDisabledTemplateFields(&o.Spec.Template, &was.Spec.Template)
+		if !equality.Semantic.DeepEqual(o.Spec.Template, was.Spec.Template) {
+			o.Spec.TemplateGeneration++
+		}
+		options := podutil.GetValidationOptionsFromPodTemplate(&o.Spec.Template, &was.Spec.Template)
+		return appsvalidation.ValidateDaemonSetUpdate(o, was, options), nil
 	case *apps.Deployment:
 		was := old.(*apps.Deployment)
 		o.Status = was.Status
