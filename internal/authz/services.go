@@ -83,6 +83,9 @@ var services = map[string][]rule{
 		{[]string{"statefulsets.apps"}, []Action{Get, Watch, UpdateStatus}, ""},
 		{[]string{"controllerrevisions.apps"}, []Action{Get, List, Watch, Create, Update, Patch, Delete}, ""},
 		{[]string{"persistentvolumeclaims"}, []Action{Watch, Create, Patch}, ""},
+		{[]string{"replicationcontrollers", "daemonsets.apps"}, []Action{Get, Watch, UpdateStatus}, ""},
+		{[]string{"controllerrevisions.apps"}, []Action{Get, List, Watch, Create, Update, Patch, Delete}, ""},
+		{[]string{"nodes"}, []Action{Watch}, ""},
 		{[]string{"pods"}, []Action{List, Watch, Create, Patch, Delete}, ""},
 	},
 	"nodes": {

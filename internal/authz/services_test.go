@@ -184,7 +184,7 @@ func TestRightsOfServices(t *testing.T) {
 			{Verb: Delete, Resource: "pods", Namespace: "a", Name: "p"},
 		},
 		"workloads": {
-			{Verb: Watch, Resource: "nodes"}, {Verb: Watch, Resource: "namespaces"}, {Verb: Update, Resource: "deployments.apps", Namespace: "a", Name: "d"},
+			{Verb: Update, Resource: "nodes", Name: "n"}, {Verb: Watch, Resource: "namespaces"}, {Verb: Update, Resource: "deployments.apps", Namespace: "a", Name: "d"},
 			{Verb: UpdateStatus, Resource: "pods", Namespace: "a", Name: "p"}, {Verb: Update, Resource: "pods", Namespace: "a", Name: "p"}, {Verb: Delete, Resource: "deployments.apps", Namespace: "a", Name: "d"},
 		},
 		"nodes": {

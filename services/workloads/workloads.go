@@ -12,10 +12,12 @@ import (
 	"github.com/xebec-project/xebec/internal/elected"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	"github.com/xebec-project/xebec/services/workloads/daemonset"
 	"github.com/xebec-project/xebec/services/workloads/deployment"
 	"github.com/xebec-project/xebec/services/workloads/podcontrol"
 	"github.com/xebec-project/xebec/services/workloads/replicaset"
 	"github.com/xebec-project/xebec/services/workloads/statefulset"
+	"github.com/xebec-project/xebec/services/workloads/replicationcontroller"
 )
 
 // Config is what an operator can set.
@@ -64,7 +66,9 @@ func (s *Service) setup(t *controller.Term) error {
 		Indexers: controller.ByController[*appsv1.ControllerRevision](),
 	})
 	replicaset.Add(t, replicaset.Config{Workers: s.cfg.Workers, Events: s.Events(), ReplicaSets: sets, Pods: pods})
+	replicationcontroller.Add(t, replicationcontroller.Config{Workers: s.cfg.Workers, Events: s.Events(), Pods: pods})
 	deployment.Add(t, deployment.Config{Workers: s.cfg.Workers, Events: s.Events(), ReplicaSets: sets, Pods: pods})
 	statefulset.Add(t, statefulset.Config{Workers: s.cfg.Workers, Events: s.Events(), Pods: pods, Revisions: revisions})
+	daemonset.Add(t, daemonset.Config{Workers: s.cfg.Workers, Events: s.Events(), Pods: pods, Revisions: revisions})
 	return nil
 }

@@ -36,6 +36,14 @@ const (
 	TaintPIDPressure    = "node.kubernetes.io/pid-pressure"
 )
 
+// Taints of nodes in other conditions, as in Kubernetes.
+const (
+	TaintNotReady           = "node.kubernetes.io/not-ready"
+	TaintUnreachable        = "node.kubernetes.io/unreachable"
+	TaintUnschedulable      = "node.kubernetes.io/unschedulable"
+	TaintNetworkUnavailable = "node.kubernetes.io/network-unavailable"
+)
+
 // Types of node condition and address, and the labels that name a node's roles.
 const (
 	NodeReady = "Ready"

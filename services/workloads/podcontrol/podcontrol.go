@@ -124,12 +124,22 @@ func generateName(owner string) string {
 // Transform of the informer of pods that they share.
 func Slim(p *corev1.Pod) {
 	p.Metadata.ManagedFields = nil
-	p.Spec = &corev1.PodSpec{NodeName: p.GetSpec().GetNodeName()}
+	p.Spec = &corev1.PodSpec{NodeName: p.GetSpec().GetNodeName(), Affinity: wantedNodes(p.GetSpec())}
 	if p.Status != nil {
 		p.Status = &corev1.PodStatus{
 			Phase: p.Status.Phase, Conditions: p.Status.Conditions, ContainerStatuses: onlyRestarts(p.Status.ContainerStatuses),
 		}
 	}
+}
+
+// wantedNodes is the node affinity that a pod without a node requires: pods of DaemonSets name
+// their node by it.
+func wantedNodes(s *corev1.PodSpec) *corev1.Affinity {
+	required := s.GetAffinity().GetNodeAffinity().GetRequiredDuringSchedulingIgnoredDuringExecution()
+	if s.GetNodeName() != "" || required == nil {
+		return nil
+	}
+	return &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: required}}
 }
 
 func onlyRestarts(statuses []*corev1.ContainerStatus) []*corev1.ContainerStatus {
