@@ -50,15 +50,18 @@ type Revision struct {
 
 // RolloutOf returns the rollout of an object, false when its kind has none.
 func RolloutOf(obj scheme.Object) (Rollout, bool) {
-	if d, ok := obj.(*appsv1.Deployment); ok {
-		return deployment{d}, true
+	switch o := obj.(type) {
+	case *appsv1.Deployment:
+		return deployment{o}, true
+	case *appsv1.DaemonSet:
+		return daemonSet{o}, true
 	}
 	return nil, false
 }
 
 // RolloutKinds are the kinds that have rollouts. A name without a kind is of the first.
 func RolloutKinds() []*scheme.Kind {
-	return []*scheme.Kind{kinds.Of(&appsv1.Deployment{})}
+	return []*scheme.Kind{kinds.Of(&appsv1.Deployment{}), kinds.Of(&appsv1.DaemonSet{})}
 }
 
 // RolloutNames are the names of RolloutKinds as the end of a sentence: a deployment or a daemonset.
