@@ -12,6 +12,7 @@ import (
 	"github.com/xebec-project/xebec/internal/controller/history"
 	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/kinds/kindtest"
+	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -110,4 +111,33 @@ func TestScaleAndWaitForReplicationController(t *testing.T) {
 	c.run(t, "scale", "rc/web", "--replicas=3").want(t, exit.OK, "replicationcontroller/web scaled\n")
 	c.run(t, "get", "rc", "web", "-o", "jsonpath={.spec.replicas}").want(t, exit.OK, "3")
 	c.run(t, "wait", "rc/web", "--for=jsonpath={.status.readyReplicas}=1", "--timeout=5s").want(t, exit.OK, "replicationcontroller/web condition met\n")
+}
+
+// TestDescribeDaemonSetAndReplicationController plays "should check if kubectl describe prints
+// relevant information for rc and pods".
+func TestDescribeDaemonSetAndReplicationController(t *testing.T) {
+	c := startCluster(t)
+	d, rc := agentSet(), kindtest.ReplicationController()
+	kinds.Of(rc).Default(rc)
+	rc.Metadata.Uid = "uid-rc"
+	rc.Status = &corev1.ReplicationControllerStatus{Replicas: 1, ReadyReplicas: 1}
+	clienttest.Seed(c.Server, d)
+	clienttest.Seed(c.Server, rc)
+	for name, owner := range map[string]scheme.Object{"agent-x": d, "web-x": rc} {
+		p := webPod(name, "node-1")
+		p.Metadata.OwnerReferences = []*metav1.OwnerReference{kinds.NewControllerRef(owner)}
+		clienttest.Seed(c.Server, p)
+	}
+	for what, words := range map[string][]string{
+		"rc/web": {"Name:", "Namespace:", "Selector: ", "app=web", "Labels:", "Annotations:", "1 current / 1 desired", "1 Running / 0 Waiting / 0 Succeeded / 0 Failed",
+			"Pod Template:", "Image:", "Events:"},
+		"ds/agent": {"Node-Selector:", "Desired Number of Nodes Scheduled:", "Misscheduled:", "1 Running / 0 Waiting", "Image:", "Events:"},
+	} {
+		r := c.run(t, "describe", what)
+		for _, word := range words {
+			if !strings.Contains(r.out, word) {
+				t.Errorf("describe %s lacks %q:\n%s%s", what, word, r.out, r.err)
+			}
+		}
+	}
 }

@@ -110,14 +110,16 @@ type describer func(ctx context.Context, cl *client.Client, r *report, obj schem
 // describers has the kinds that are described in a form of their own, by message. Others get the
 // generic form.
 var describers = map[protoreflect.FullName]describer{
-	messageOf[*corev1.ConfigMap]():           of((*report).configMap),
-	messageOf[*corev1.Node]():                reading(describeNode),
-	messageOf[*corev1.Pod]():                 of((*report).pod),
-	messageOf[*corev1.Secret]():              of((*report).secret),
-	messageOf[*corev1.Service]():             reading(describeService),
-	messageOf[*appsv1.Deployment]():          reading(describeDeployment),
-	messageOf[*appsv1.ReplicaSet]():          of((*report).replicaSet),
-	messageOf[*networkingv1.NetworkPolicy](): of((*report).networkPolicy),
+	messageOf[*corev1.ConfigMap]():             of((*report).configMap),
+	messageOf[*corev1.Node]():                  reading(describeNode),
+	messageOf[*corev1.ReplicationController](): reading(describeReplicationController),
+	messageOf[*corev1.Pod]():                   of((*report).pod),
+	messageOf[*corev1.Secret]():                of((*report).secret),
+	messageOf[*corev1.Service]():               reading(describeService),
+	messageOf[*appsv1.DaemonSet]():             reading(describeDaemonSet),
+	messageOf[*appsv1.Deployment]():            reading(describeDeployment),
+	messageOf[*appsv1.ReplicaSet]():            of((*report).replicaSet),
+	messageOf[*networkingv1.NetworkPolicy]():   of((*report).networkPolicy),
 }
 
 func messageOf[T scheme.Object]() protoreflect.FullName {
