@@ -16,8 +16,8 @@ import (
 	"github.com/xebec-project/xebec/services/workloads/deployment"
 	"github.com/xebec-project/xebec/services/workloads/podcontrol"
 	"github.com/xebec-project/xebec/services/workloads/replicaset"
-	"github.com/xebec-project/xebec/services/workloads/statefulset"
 	"github.com/xebec-project/xebec/services/workloads/replicationcontroller"
+	"github.com/xebec-project/xebec/services/workloads/statefulset"
 )
 
 // Config is what an operator can set.
