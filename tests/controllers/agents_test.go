@@ -22,7 +22,7 @@ import (
 
 // agents does what scheduler and agents would: it binds pods to nodes, reports them running and
 // ready, and finishes the deletion of bound ones. Images whose names hold "broken" never become
-// ready. It goes by what it sees, as agents do.
+// ready, nor do pods with the annotation unhealthy. It goes by what it sees, as agents do.
 type agents struct {
 	c    *client.Client
 	pods *client.Informer[*corev1.Pod]
@@ -51,6 +51,13 @@ func runAgents(t *testing.T, h *house, bind bool) *agents {
 	return f
 }
 
+// Annotations by which a test tells the agents that a pod fails its probe, or that its node is
+// unreachable.
+const (
+	unhealthy  = "test.xebec.io/unhealthy"
+	outOfReach = "test.xebec.io/out-of-reach"
+)
+
 func (f *agents) work(ctx context.Context) error {
 	for {
 		select {
@@ -69,13 +76,18 @@ func (f *agents) act(ctx context.Context, k client.Key) error {
 		return nil
 	}
 	switch bound := p.GetSpec().GetNodeName() != ""; {
+	case p.GetMetadata().GetAnnotations()[outOfReach] != "":
+		return nil
+	case bound && core.IsPodReady(p) && p.GetMetadata().GetAnnotations()[unhealthy] != "":
+		_, err := client.UpdateStatus(ctx, f.c, withReady(client.Clone(p), "False"))
+		return err
 	case bound && p.GetMetadata().GetDeletionTimestamp() != nil:
 		_, err := client.Delete[*corev1.Pod](ctx, f.c, k.Namespace, k.Name, client.GracePeriod(0), client.IfUID(p.GetMetadata().GetUid()))
 		return err
 	case !bound && f.bind:
 		_, err := client.Transact(ctx, f.c, client.OpBind(k.Namespace, k.Name, p.GetMetadata().GetUid(), "node-1"))
 		return err
-	case bound && !core.IsPodReady(p) && !core.IsPodFinished(p) && !strings.Contains(p.GetSpec().GetContainers()[0].GetImage(), "broken"):
+	case bound && !core.IsPodReady(p) && !core.IsPodFinished(p) && p.GetMetadata().GetAnnotations()[unhealthy] == "" && !strings.Contains(p.GetSpec().GetContainers()[0].GetImage(), "broken"):
 		_, err := client.UpdateStatus(ctx, f.c, withReady(client.Clone(p), "True"))
 		return err
 	}

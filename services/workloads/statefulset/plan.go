@@ -221,12 +221,13 @@ func (p *planner) revisionAt(i int) revision {
 }
 
 // shrink plans the deletion of a surplus pod. It reports whether the next ones have to wait. With
-// OrderedReady a pod that is not available holds all others up, but can be deleted itself.
+// OrderedReady the lowest pod that is not available holds up the others that are not; one that has
+// ended never becomes available and is deleted all the same.
 func (p *planner) shrink(pod *corev1.Pod, ordered bool, unavailable *corev1.Pod) (wait bool) {
 	switch {
 	case pod.GetMetadata().GetDeletionTimestamp() != nil:
 		return true
-	case ordered && p.isUnavailable(pod) && pod != unavailable:
+	case ordered && p.isUnavailable(pod) && pod != unavailable && !core.IsPodFinished(pod):
 		return true
 	}
 	p.steps = append(p.steps, step{pod: pod, verb: remove})

@@ -168,6 +168,7 @@ func TestPlan(t *testing.T) {
 		{"an unavailable pod stops scaling down", 1, nil, "0:b! 1:b 2:b", "", ""},
 		{"an unavailable surplus pod goes", 1, nil, "0:b 1:b!", "", "delete 1"},
 		{"a lower unavailable surplus pod stops the others", 1, nil, "0:b 1:b! 2:b!", "", ""},
+		{"a surplus pod that failed", 1, nil, "0:b 1:bx 2:bx", "", "delete 2"},
 		{"all surplus at once", 0, with(parallel), "0:b 1:b! 2:b", "", "delete 2, delete 1, delete 0"},
 		{"a foreign number", 1, nil, "0:b 01:b x:b", "", ""},
 

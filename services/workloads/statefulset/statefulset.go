@@ -1,4 +1,4 @@
-// Package statefulset keeps the numbered pods of each StatefulSet, their claims and their revisions.
+// Package statefulset keeps the numbered pods of each StatefulSet, with their claims and revisions.
 //
 // plan.go decides: it makes the next steps from what is observed and touches nothing. identity.go
 // makes pods and claims, claims.go has the owners that retention policies give claims, status.go
