@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/xebec-project/xebec/internal/kinds/apps"
+	"github.com/xebec-project/xebec/internal/kinds/batch"
 	"github.com/xebec-project/xebec/internal/kinds/coordination"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/kinds/discovery"
@@ -22,7 +23,7 @@ import (
 )
 
 // builtin has the compiled-in kinds of all groups.
-var builtin = slices.Concat(core.Kinds, apps.Kinds, coordination.Kinds, discovery.Kinds, gateway.Kinds, networking.Kinds)
+var builtin = slices.Concat(core.Kinds, apps.Kinds, batch.Kinds, coordination.Kinds, discovery.Kinds, gateway.Kinds, networking.Kinds)
 
 // NewScheme returns a scheme of the compiled-in kinds, to which others can be added. The
 // descriptions are shared by all schemes.

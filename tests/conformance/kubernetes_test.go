@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	k8sappsv1 "k8s.io/api/apps/v1"
+	k8sbatchv1 "k8s.io/api/batch/v1"
 	k8scoordinationv1 "k8s.io/api/coordination/v1"
 	k8scorev1 "k8s.io/api/core/v1"
 	k8sdiscoveryv1 "k8s.io/api/discovery/v1"
@@ -29,7 +30,7 @@ func kubernetesScheme(t *testing.T) *runtime.Scheme {
 	t.Helper()
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		k8sappsv1.AddToScheme, k8scoordinationv1.AddToScheme, k8scorev1.AddToScheme, k8sdiscoveryv1.AddToScheme, k8snetworkingv1.AddToScheme,
+		k8sappsv1.AddToScheme, k8sbatchv1.AddToScheme, k8scoordinationv1.AddToScheme, k8scorev1.AddToScheme, k8sdiscoveryv1.AddToScheme, k8snetworkingv1.AddToScheme,
 	} {
 		if err := add(s); err != nil {
 			t.Fatal(err)

@@ -24,6 +24,7 @@ import (
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/manifest"
 	"github.com/xebec-project/xebec/internal/scheme"
+	batchv1 "github.com/xebec-project/xebec/proto/xebec/batch/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -41,6 +42,8 @@ const (
 	minCreates, minUpdates = 18000, 18000
 	// minDefaulted is how many valid objects with defaults are compared at least.
 	minDefaulted = 3000
+	// jobUID is the uid of all Jobs, here and in tests/validation/kubernetes.
+	jobUID = "9f2b4d5c-0000-4000-8000-000000000001"
 )
 
 // minBySubresource is how many updates by each subresource are compared at least.
@@ -66,9 +69,17 @@ func create(object json.RawMessage) (scheme.Object, []violation) {
 	if m := o.GetMetadata(); m.GetName() == "" && m.GetGenerateName() != "" {
 		m.Name = m.GetGenerateName() + "abcde"
 	}
+	setJobUID(o)
 	k.PrepareCreate(o)
 	k.Default(o)
 	return o, violations(append(k.Validate(o), k.ValidateNew(o)...))
+}
+
+// setJobUID gives a Job a uid, which goes into its generated labels.
+func setJobUID(o scheme.Object) {
+	if j, ok := o.(*batchv1.Job); ok && j.Metadata != nil {
+		j.Metadata.Uid = jobUID
+	}
 }
 
 // replace validates an object that replaces a stored one as the apiserver does, and returns it as
@@ -79,6 +90,7 @@ func replace(object json.RawMessage, stored scheme.Object) (scheme.Object, []vio
 		return nil, undecodable(err)
 	}
 	k := kinds.Of(o)
+	setJobUID(o)
 	k.Default(o)
 	k.PrepareUpdate(o, stored)
 	k.Default(o)
@@ -260,7 +272,13 @@ func (c *comparison) object(o scheme.Object) {
 	if k.Name != "ConfigMap" {
 		skip = append(skip, "metadata.ownerReferences", "metadata.finalizers", "metadata.annotations")
 	}
-	if k.Name != "Pod" {
+	// Pods are compared by themselves.
+	switch {
+	case k.Group == "batch":
+		pod := (&corev1.PodSpec{}).ProtoReflect().Descriptor()
+		skip = append(skip, allBut(pod, "spec.template.spec.", "restartPolicy")...)
+		skip = append(skip, allBut(pod, "spec.jobTemplate.spec.template.spec.", "restartPolicy")...)
+	case k.Name != "Pod":
 		skip = append(skip, "spec.template.spec", "template.spec")
 	}
 	for m := range mutations(o.ProtoReflect().Descriptor(), base, skip...) {

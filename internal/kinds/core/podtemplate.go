@@ -14,7 +14,7 @@ var (
 		Name:     rules.NameIsSubdomain,
 		Defaults: func(t *corev1.PodTemplate) { DefaultTemplate(t.GetTemplate()) },
 		Check: func(t *corev1.PodTemplate, c *rules.Checker) {
-			checkTemplate(c, field.NewPath("template"), t.GetTemplate())
+			CheckPodTemplate(c, field.NewPath("template"), t.GetTemplate())
 		},
 		Warn: func(t *corev1.PodTemplate) []string {
 			return WarnPod(field.NewPath("template"), t.GetTemplate().GetMetadata(), t.GetTemplate().GetSpec())

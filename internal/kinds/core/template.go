@@ -9,17 +9,17 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// checkTemplate checks a pod template that need not be one of pods that run for ever.
-func checkTemplate(c *rules.Checker, p *field.Path, t *corev1.PodTemplateSpec) {
+// CheckPodTemplate checks what the pod templates of all owners share.
+func CheckPodTemplate(c *rules.Checker, p *field.Path, t *corev1.PodTemplateSpec) {
 	c.Annotations(p.Child("metadata", "annotations"), t.GetMetadata().GetAnnotations())
 	checkPodSpec(c, p.Child("spec"), t.GetSpec())
 	checkNoEphemeral(c, p.Child("spec"), t.GetSpec())
 }
 
-// CheckTemplate checks the pod template of an owner of pods that run for ever. The errors name the
-// kind of the owner.
+// CheckTemplate checks the pod template of an owner whose pods do not end by themselves. The errors
+// name its kind.
 func CheckTemplate(c *rules.Checker, owner string, p *field.Path, t *corev1.PodTemplateSpec) {
-	checkTemplate(c, p, t)
+	CheckPodTemplate(c, p, t)
 	if r := t.GetSpec().GetRestartPolicy(); r != RestartAlways && (r == RestartOnFailure || r == RestartNever) {
 		c.Add(field.NotSupported(p.Child("spec", "restartPolicy"), r, []string{RestartAlways}))
 	}

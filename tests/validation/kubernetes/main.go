@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	_ "k8s.io/kubernetes/pkg/apis/apps/install"
+	_ "k8s.io/kubernetes/pkg/apis/batch/install"
 	_ "k8s.io/kubernetes/pkg/apis/coordination/install"
 	_ "k8s.io/kubernetes/pkg/apis/core/install"
 	_ "k8s.io/kubernetes/pkg/apis/discovery/install"
@@ -78,7 +79,14 @@ func exit(err error) {
 	os.Exit(1)
 }
 
-func answerTo(r request) answer {
+func answerTo(r request) (a answer) {
+	// Kubernetes' validation panics for an Indexed Job with a successPolicy and without completions,
+	// which its apiserver reports as an internal error.
+	defer func() {
+		if p := recover(); p != nil {
+			a = answer{Decode: fmt.Sprintf("panic: %v", p)}
+		}
+	}()
 	object, version, err := decode(r.Object)
 	if err != nil {
 		return answer{Decode: err.Error()}
@@ -99,7 +107,7 @@ func answerTo(r request) answer {
 	if err != nil {
 		return answer{Decode: err.Error()}
 	}
-	a := answer{Defaulted: defaulted}
+	a = answer{Defaulted: defaulted}
 	for _, e := range errs {
 		a.Errors = append(a.Errors, violation{Type: e.Type.String(), Field: e.Field, Detail: e.Detail})
 	}

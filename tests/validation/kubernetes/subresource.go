@@ -10,6 +10,7 @@ import (
 	podutil "k8s.io/kubernetes/pkg/api/pod"
 	"k8s.io/kubernetes/pkg/apis/apps"
 	appsvalidation "k8s.io/kubernetes/pkg/apis/apps/validation"
+	"k8s.io/kubernetes/pkg/apis/batch"
 	"k8s.io/kubernetes/pkg/apis/core"
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
 )
@@ -65,6 +66,11 @@ func updateStatus(object, old runtime.Object) (field.ErrorList, error) {
 		was := old.(*apps.StatefulSet)
 		o.Spec = was.Spec
 		return appsvalidation.ValidateStatefulSetStatusUpdate(o, was), nil
+	case *batch.CronJob:
+		o.Spec = old.(*batch.CronJob).Spec
+		return nil, nil
+	case *batch.Job:
+		return updateJobStatus(o, old.(*batch.Job)), nil
 	}
 	return nil, fmt.Errorf("no validation for the status of %T", object)
 }

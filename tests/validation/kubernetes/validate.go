@@ -17,6 +17,7 @@ import (
 	podutil "k8s.io/kubernetes/pkg/api/pod"
 	"k8s.io/kubernetes/pkg/apis/apps"
 	appsvalidation "k8s.io/kubernetes/pkg/apis/apps/validation"
+	"k8s.io/kubernetes/pkg/apis/batch"
 	"k8s.io/kubernetes/pkg/apis/coordination"
 	coordinationvalidation "k8s.io/kubernetes/pkg/apis/coordination/validation"
 	"k8s.io/kubernetes/pkg/apis/core"
@@ -113,6 +114,10 @@ func create(object runtime.Object) (field.ErrorList, error) {
 		o.Status = apps.StatefulSetStatus{}
 		podutil.DropDisabledTemplateFields(&o.Spec.Template, nil)
 		return appsvalidation.ValidateStatefulSet(o, podutil.GetValidationOptionsFromPodTemplate(&o.Spec.Template, nil)), nil
+	case *batch.CronJob:
+		return createCronJob(o), nil
+	case *batch.Job:
+		return createJob(o), nil
 	case *coordination.Lease:
 		return coordinationvalidation.ValidateLease(o), nil
 	case *discovery.EndpointSlice:
@@ -236,6 +241,10 @@ func update(object, old runtime.Object) (field.ErrorList, error) {
 		podutil.DropDisabledTemplateFields(&o.Spec.Template, &was.Spec.Template)
 		options := podutil.GetValidationOptionsFromPodTemplate(&o.Spec.Template, &was.Spec.Template)
 		return appsvalidation.ValidateStatefulSetUpdate(o, was, options), nil
+	case *batch.CronJob:
+		return updateCronJob(o, old.(*batch.CronJob)), nil
+	case *batch.Job:
+		return updateJob(o, old.(*batch.Job)), nil
 	case *coordination.Lease:
 		return coordinationvalidation.ValidateLeaseUpdate(o, old.(*coordination.Lease)), nil
 	case *discovery.EndpointSlice:
