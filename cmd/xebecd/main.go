@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // CronJobs have time zones, also on hosts without a database of them.
 
 	"github.com/spf13/cobra"
 

@@ -86,6 +86,8 @@ var services = map[string][]rule{
 		{[]string{"replicationcontrollers", "daemonsets.apps"}, []Action{Get, Watch, UpdateStatus}, ""},
 		{[]string{"controllerrevisions.apps"}, []Action{Get, List, Watch, Create, Update, Patch, Delete}, ""},
 		{[]string{"nodes"}, []Action{Watch}, ""},
+		{[]string{"jobs.batch"}, []Action{Get, Watch, UpdateStatus, Create, Delete}, ""},
+		{[]string{"cronjobs.batch"}, []Action{Watch, UpdateStatus}, ""},
 		{[]string{"pods"}, []Action{List, Watch, Create, Patch, Delete}, ""},
 	},
 	"nodes": {

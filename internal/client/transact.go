@@ -71,6 +71,20 @@ func OpUpdateStatus(obj scheme.Object) Operation {
 	}
 }
 
+// OpPatch changes a part of an object as Patch does; of the options only JSONPatch, StrategicPatch
+// and Subresource have an effect in a transaction.
+func OpPatch(k *scheme.Kind, namespace, name string, patch []byte, opts ...PatchOption) Operation {
+	return func(c *Client) (*apiv1.Operation, error) {
+		call := &patchCall{PatchRequest: &apiv1.PatchRequest{
+			Object: reference(k, namespace, name), Type: apiv1.PatchType_PATCH_TYPE_MERGE, Patch: patch, FieldManager: c.manager,
+		}}
+		for _, o := range opts {
+			o.applyPatch(call)
+		}
+		return &apiv1.Operation{Operation: &apiv1.Operation_Patch{Patch: call.PatchRequest}}, nil
+	}
+}
+
 // OpDelete deletes an object.
 func OpDelete(k *scheme.Kind, namespace, name string, opts ...DeleteOption) Operation {
 	return func(c *Client) (*apiv1.Operation, error) {

@@ -137,7 +137,7 @@ func (d *Dependents[O, T]) isLive(ctx context.Context, owner O) (bool, error) {
 // false when the object is gone.
 func (d *Dependents[O, T]) patchOwners(ctx context.Context, owner O, obj T, refs []*metav1.OwnerReference, adopts bool) (bool, error) {
 	m := obj.GetMetadata()
-	patch, err := OwnersPatch(m, refs)
+	patch, err := OwnersPatch(m, refs, d.finalizersOf(m, adopts))
 	if err != nil {
 		return false, err
 	}
@@ -152,10 +152,24 @@ func (d *Dependents[O, T]) patchOwners(ctx context.Context, owner O, obj T, refs
 	return true, nil
 }
 
-// OwnersPatch is a merge patch that replaces owner references. The server refuses it when uid or
-// resourceVersion differ.
-func OwnersPatch(m *metav1.ObjectMeta, refs []*metav1.OwnerReference) ([]byte, error) {
-	changed := &metav1.ObjectMeta{Uid: m.GetUid(), ResourceVersion: m.GetResourceVersion(), OwnerReferences: refs}
+// finalizersOf are the finalizers of a dependent that is adopted or released.
+func (d *Dependents[O, T]) finalizersOf(m *metav1.ObjectMeta, adopts bool) []string {
+	if d.Finalizer == "" {
+		return m.GetFinalizers()
+	}
+	others := slices.DeleteFunc(slices.Clone(m.GetFinalizers()), func(f string) bool { return f == d.Finalizer })
+	if adopts {
+		others = append(others, d.Finalizer)
+	}
+	return others
+}
+
+// OwnersPatch is a merge patch that replaces owner references and finalizers. The server refuses it
+// when uid or resourceVersion differ.
+func OwnersPatch(m *metav1.ObjectMeta, refs []*metav1.OwnerReference, finalizers []string) ([]byte, error) {
+	changed := &metav1.ObjectMeta{
+		Uid: m.GetUid(), ResourceVersion: m.GetResourceVersion(), OwnerReferences: refs, Finalizers: finalizers,
+	}
 	v, err := codec.Value(changed)
 	if err != nil {
 		return nil, fmt.Errorf("encode owner references: %w", err)
@@ -166,6 +180,9 @@ func OwnersPatch(m *metav1.ObjectMeta, refs []*metav1.OwnerReference) ([]byte, e
 	}
 	if len(refs) == 0 {
 		meta["ownerReferences"] = nil
+	}
+	if len(finalizers) == 0 {
+		meta["finalizers"] = nil
 	}
 	return json.Marshal(map[string]any{"metadata": meta})
 }

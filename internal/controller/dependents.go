@@ -44,6 +44,9 @@ type DependentsConfig[O, T scheme.Object] struct {
 	// Member reports whether a dependent that the selector chooses belongs to the owner; nil means
 	// each one. Others are not adopted, and are released.
 	Member func(O, T) bool
+	// Finalizer is added to a dependent that is adopted, and taken from one that is released; empty
+	// for none.
+	Finalizer string
 }
 
 // Dependents are the objects of kind T that objects of kind O control: the pods of ReplicaSets, for

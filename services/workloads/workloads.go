@@ -11,13 +11,17 @@ import (
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/elected"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	batchv1 "github.com/xebec-project/xebec/proto/xebec/batch/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/workloads/daemonset"
+	"github.com/xebec-project/xebec/services/workloads/cronjob"
 	"github.com/xebec-project/xebec/services/workloads/deployment"
+	"github.com/xebec-project/xebec/services/workloads/job"
 	"github.com/xebec-project/xebec/services/workloads/podcontrol"
 	"github.com/xebec-project/xebec/services/workloads/replicaset"
 	"github.com/xebec-project/xebec/services/workloads/replicationcontroller"
 	"github.com/xebec-project/xebec/services/workloads/statefulset"
+	"github.com/xebec-project/xebec/services/workloads/ttlafterfinished"
 )
 
 // Config is what an operator can set.
@@ -67,6 +71,11 @@ func (s *Service) setup(t *controller.Term) error {
 	})
 	replicaset.Add(t, replicaset.Config{Workers: s.cfg.Workers, Events: s.Events(), ReplicaSets: sets, Pods: pods})
 	replicationcontroller.Add(t, replicationcontroller.Config{Workers: s.cfg.Workers, Events: s.Events(), Pods: pods})
+	jobs := controller.Informer(t, client.InformerOptions[*batchv1.Job]{Indexers: controller.ByController[*batchv1.Job]()})
+	job.Add(t, job.Config{Workers: s.cfg.Workers, Events: s.Events(), Jobs: jobs, Pods: pods})
+	cronJobs := controller.Informer(t, client.InformerOptions[*batchv1.CronJob]{})
+	cronjob.Add(t, cronjob.Config{Workers: s.cfg.Workers, Events: s.Events(), CronJobs: cronJobs, Jobs: jobs})
+	ttlafterfinished.Add(t, ttlafterfinished.Config{Workers: s.cfg.Workers, Jobs: jobs})
 	deployment.Add(t, deployment.Config{Workers: s.cfg.Workers, Events: s.Events(), ReplicaSets: sets, Pods: pods})
 	statefulset.Add(t, statefulset.Config{Workers: s.cfg.Workers, Events: s.Events(), Pods: pods, Revisions: revisions})
 	daemonset.Add(t, daemonset.Config{Workers: s.cfg.Workers, Events: s.Events(), Pods: pods, Revisions: revisions})

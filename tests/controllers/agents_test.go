@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,8 @@ import (
 
 // agents does what scheduler and agents would: it binds pods to nodes, reports them running and
 // ready, and finishes the deletion of bound ones. Images whose names hold "broken" never become
-// ready, nor do pods with the annotation unhealthy. It goes by what it sees, as agents do.
+// ready, nor do pods with the annotation unhealthy; what containers of others do is in exits. It
+// goes by what it sees, as agents do.
 type agents struct {
 	c    *client.Client
 	pods *client.Informer[*corev1.Pod]
@@ -81,17 +83,74 @@ func (f *agents) act(ctx context.Context, k client.Key) error {
 	case bound && core.IsPodReady(p) && p.GetMetadata().GetAnnotations()[unhealthy] != "":
 		_, err := client.UpdateStatus(ctx, f.c, withReady(client.Clone(p), "False"))
 		return err
+	case bound && p.GetMetadata().GetDeletionTimestamp() != nil && len(p.GetMetadata().GetFinalizers()) > 0 && !core.IsPodFinished(p):
+		_, err := client.UpdateStatus(ctx, f.c, withExit(client.Clone(p), 137))
+		return err
 	case bound && p.GetMetadata().GetDeletionTimestamp() != nil:
 		_, err := client.Delete[*corev1.Pod](ctx, f.c, k.Namespace, k.Name, client.GracePeriod(0), client.IfUID(p.GetMetadata().GetUid()))
 		return err
 	case !bound && f.bind:
 		_, err := client.Transact(ctx, f.c, client.OpBind(k.Namespace, k.Name, p.GetMetadata().GetUid(), "node-1"))
 		return err
+	case bound && !core.IsPodFinished(p) && exits(p) >= 0:
+		_, err := client.UpdateStatus(ctx, f.c, withExit(client.Clone(p), exits(p)))
+		return err
+	case bound && restartsOnce(p) && !core.IsPodFinished(p):
+		now := client.Clone(p)
+		if len(p.GetStatus().GetContainerStatuses()) > 0 {
+			now = withExit(now, 0)
+		} else {
+			now.Status.Phase = "Running"
+			now.Status.ContainerStatuses = []*corev1.ContainerStatus{{Name: "c", Image: "i", ImageId: "i", RestartCount: 1}}
+		}
+		_, err := client.UpdateStatus(ctx, f.c, now)
+		return err
 	case bound && !core.IsPodReady(p) && !core.IsPodFinished(p) && p.GetMetadata().GetAnnotations()[unhealthy] == "" && !strings.Contains(p.GetSpec().GetContainers()[0].GetImage(), "broken"):
 		_, err := client.UpdateStatus(ctx, f.c, withReady(client.Clone(p), "True"))
 		return err
 	}
 	return nil
+}
+
+// exits is the code with which the container of a pod ends, -1 for one that runs on. Its image says
+// so: exit:3, exit-odd:3 for pods with an odd completion index, whose others end with 0, and
+// exit-only:2 for 0 in the pod with index 2 alone, whose others run on.
+func exits(p *corev1.Pod) int32 {
+	kind, value, _ := strings.Cut(p.GetSpec().GetContainers()[0].GetImage(), ":")
+	n, _ := strconv.Atoi(value)
+	index, _ := strconv.Atoi(p.GetMetadata().GetAnnotations()["batch.kubernetes.io/job-completion-index"])
+	switch {
+	case kind == "exit", kind == "exit-odd" && index%2 == 1:
+		return int32(n)
+	case kind == "exit-odd", kind == "exit-only" && index == n:
+		return 0
+	}
+	return -1
+}
+
+// restartsOnce reports whether the container of a pod fails once and is started again by its agent.
+func restartsOnce(p *corev1.Pod) bool {
+	return strings.HasPrefix(p.GetSpec().GetContainers()[0].GetImage(), "restart-once:")
+}
+
+// withExit is the pod ended, with an exit code. It has ended long ago, so that it is
+// replaced at once.
+func withExit(p *corev1.Pod, code int32) *corev1.Pod {
+	restarts := int32(0)
+	for _, s := range p.GetStatus().GetContainerStatuses() {
+		restarts = s.GetRestartCount()
+	}
+	p.Status.Phase = core.PodSucceeded
+	if code != 0 {
+		p.Status.Phase = core.PodFailed
+	}
+	ago := timestamppb.New(time.Now().Add(-time.Hour).Truncate(time.Second))
+	p.Status.Conditions = slices.DeleteFunc(p.Status.Conditions, func(c *corev1.PodCondition) bool { return c.GetType() == "Ready" })
+	p.Status.ContainerStatuses = []*corev1.ContainerStatus{{
+		Name: "c", Image: "i", ImageId: "i", RestartCount: restarts,
+		State: &corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{ExitCode: code, StartedAt: ago, FinishedAt: ago}},
+	}}
+	return p
 }
 
 // withReady is the pod running, with the given Ready condition.

@@ -14,6 +14,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/events"
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -41,6 +42,10 @@ type Config[O scheme.Object] struct {
 	Pods   *client.Informer[*corev1.Pod]
 	// Selector returns the selector of an owner's pods.
 	Selector func(O) *metav1.LabelSelector
+	// Claimable reports whether a pod may be adopted and released; nil means those that are active.
+	Claimable func(*corev1.Pod) bool
+	// Finalizer is held by the owner's pods until it lets them go; empty for none.
+	Finalizer string
 }
 
 // Control is the pods of objects of kind O.
@@ -49,12 +54,15 @@ type Control[O scheme.Object] struct {
 	events *events.Recorder
 }
 
-// New returns the pods of the configured owners. Pods that have ended are neither adopted nor
-// released.
+// New returns the pods of the configured owners.
 func New[O scheme.Object](cfg Config[O]) *Control[O] {
+	if cfg.Claimable == nil {
+		cfg.Claimable = IsActive
+	}
 	return &Control[O]{
 		Dependents: controller.NewDependents(controller.DependentsConfig[O, *corev1.Pod]{
-			Client: cfg.Client, Owners: cfg.Owners, Dependents: cfg.Pods, Selector: cfg.Selector, Claimable: IsActive,
+			Client: cfg.Client, Owners: cfg.Owners, Dependents: cfg.Pods, Selector: cfg.Selector,
+			Claimable: cfg.Claimable, Finalizer: cfg.Finalizer,
 		}),
 		events: cfg.Events,
 	}
@@ -105,31 +113,42 @@ func FromTemplate(owner scheme.Object, template *corev1.PodTemplateSpec) *corev1
 	t := proto.CloneOf(template)
 	return &corev1.Pod{
 		Metadata: &metav1.ObjectMeta{
-			GenerateName: generateName(owner.GetMetadata().GetName()), Namespace: owner.GetMetadata().GetNamespace(),
+			GenerateName: GenerateName(owner.GetMetadata().GetName(), "-"), Namespace: owner.GetMetadata().GetNamespace(),
 			Labels: t.GetMetadata().GetLabels(), Annotations: t.GetMetadata().GetAnnotations(), Finalizers: t.GetMetadata().GetFinalizers(),
 		},
 		Spec: t.GetSpec(),
 	}
 }
 
-// generateName is the prefix of the names of an owner's pods, short enough for the name to stay a
-// valid host name with its suffix.
-func generateName(owner string) string {
-	const longest = 63 - 1 - 5
+// GenerateName is the prefix of the names of an owner's pods: the owner's name and what separates
+// it from the random end, short enough for the name to stay a valid host name.
+func GenerateName(owner, separator string) string {
+	const longest = 63 - 5
 	// A cut behind a dot would leave a label that begins with the hyphen.
-	return strings.TrimRight(owner[:min(len(owner), longest)], "-.") + "-"
+	return strings.TrimRight(owner[:min(len(owner), longest-len(separator))], "-.") + separator
 }
 
 // Slim drops what the controllers of workloads do not read, which is most of a pod. It is the
 // Transform of the informer of pods that they share.
 func Slim(p *corev1.Pod) {
 	p.Metadata.ManagedFields = nil
-	p.Spec = &corev1.PodSpec{NodeName: p.GetSpec().GetNodeName(), Affinity: wantedNodes(p.GetSpec())}
-	if p.Status != nil {
-		p.Status = &corev1.PodStatus{
-			Phase: p.Status.Phase, Conditions: p.Status.Conditions, ContainerStatuses: onlyRestarts(p.Status.ContainerStatuses),
+	slim := &corev1.PodSpec{NodeName: p.GetSpec().GetNodeName(), Affinity: wantedNodes(p.GetSpec())}
+	status, isJobs := slimRestarts, kinds.ControllerOf(p).GetKind() == "Job"
+	if isJobs {
+		status = slimEnd
+		for _, c := range p.GetSpec().GetInitContainers() {
+			slim.InitContainers = append(slim.InitContainers, &corev1.Container{Name: c.GetName(), RestartPolicy: c.RestartPolicy})
 		}
 	}
+	p.Spec = slim
+	if p.Status == nil {
+		return
+	}
+	s := &corev1.PodStatus{Phase: p.Status.Phase, Conditions: p.Status.Conditions, ContainerStatuses: each(p.Status.ContainerStatuses, status)}
+	if isJobs {
+		s.InitContainerStatuses = each(p.Status.InitContainerStatuses, status)
+	}
+	p.Status = s
 }
 
 // wantedNodes is the node affinity that a pod without a node requires: pods of DaemonSets name
@@ -142,10 +161,25 @@ func wantedNodes(s *corev1.PodSpec) *corev1.Affinity {
 	return &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: required}}
 }
 
-func onlyRestarts(statuses []*corev1.ContainerStatus) []*corev1.ContainerStatus {
-	slim := make([]*corev1.ContainerStatus, len(statuses))
+func each(statuses []*corev1.ContainerStatus, slim func(*corev1.ContainerStatus) *corev1.ContainerStatus) []*corev1.ContainerStatus {
+	out := make([]*corev1.ContainerStatus, len(statuses))
 	for i, s := range statuses {
-		slim[i] = &corev1.ContainerStatus{RestartCount: s.GetRestartCount()}
+		out[i] = slim(s)
+	}
+	return out
+}
+
+func slimRestarts(s *corev1.ContainerStatus) *corev1.ContainerStatus {
+	return &corev1.ContainerStatus{RestartCount: s.GetRestartCount()}
+}
+
+// slimEnd keeps how a container ended, by which Jobs judge their pods.
+func slimEnd(s *corev1.ContainerStatus) *corev1.ContainerStatus {
+	slim := &corev1.ContainerStatus{Name: s.GetName(), RestartCount: s.GetRestartCount()}
+	if end := s.GetState().GetTerminated(); end != nil {
+		slim.State = &corev1.ContainerState{
+			Terminated: &corev1.ContainerStateTerminated{ExitCode: end.GetExitCode(), FinishedAt: end.GetFinishedAt()},
+		}
 	}
 	return slim
 }

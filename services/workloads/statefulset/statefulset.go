@@ -249,7 +249,7 @@ func (r *reconciler) setOwners(ctx context.Context, set *appsv1.StatefulSet, o o
 	if sameOwners(m.GetOwnerReferences(), o.owners) {
 		return nil
 	}
-	patch, err := controller.OwnersPatch(m, o.owners)
+	patch, err := controller.OwnersPatch(m, o.owners, m.GetFinalizers())
 	if err != nil {
 		return err
 	}
