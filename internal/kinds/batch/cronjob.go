@@ -85,7 +85,7 @@ func checkCronJob(j *batchv1.CronJob, c *rules.Checker) {
 	}
 	checkJobSpec(c, at, template)
 	if template.GetSelector() != nil {
-		c.Invalid(at.Child("selector"), template.GetSelector(), "`selector` will be auto-generated")
+		c.Invalid(at.Child("selector"), column.FormatLabelSelector(template.GetSelector()), "`selector` will be auto-generated")
 	}
 	if template.GetManualSelector() {
 		c.Add(field.NotSupported(at.Child("manualSelector"), template.GetManualSelector(), []string{"nil", "false"}))

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/xebec-project/xebec/internal/kinds/column"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/kinds/rules"
 	"github.com/xebec-project/xebec/internal/object"
@@ -67,7 +68,7 @@ func checkGeneratedSelector(j *batchv1.Job, c *rules.Checker) {
 		}
 	}
 	if sel, err := object.LabelSelector(s.GetSelector()); err == nil && !sel.Matches(want) {
-		c.Invalid(field.NewPath("spec", "selector"), s.GetSelector(), "`selector` not auto-generated")
+		c.Invalid(field.NewPath("spec", "selector"), column.FormatLabelSelector(s.GetSelector()), "`selector` not auto-generated")
 	}
 }
 
@@ -110,7 +111,7 @@ func checkJobSpec(c *rules.Checker, p *field.Path, s *batchv1.JobSpec) {
 	checkPodFailurePolicy(c, p.Child("podFailurePolicy"), s)
 	if s.SuccessPolicy != nil {
 		if s.GetCompletionMode() != Indexed {
-			c.Invalid(p.Child("successPolicy"), s.GetSuccessPolicy(), "requires indexed completion mode")
+			c.Invalid(p.Child("successPolicy"), field.OmitValueType{}, "requires indexed completion mode")
 		} else {
 			checkSuccessPolicy(c, p.Child("successPolicy"), s)
 		}

@@ -155,7 +155,7 @@ func (s statusCheck) ended() {
 	}
 	u := now.GetUncountedTerminatedPods()
 	if len(u.GetFailed())+len(u.GetSucceeded()) > 0 && (ends || !proto.Equal(u, was.GetUncountedTerminatedPods())) {
-		s.Invalid(s.at.Child("uncountedTerminatedPods"), u, "must be empty for finished job")
+		s.Invalid(s.at.Child("uncountedTerminatedPods"), field.OmitValueType{}, "must be empty for finished job")
 	}
 	if now.GetTerminating() > 0 && (ends || now.GetTerminating() != was.GetTerminating()) {
 		s.Invalid(s.at.Child("terminating"), now.GetTerminating(), "terminating>0 is invalid for finished job")

@@ -4,6 +4,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/xebec-project/xebec/internal/kinds/column"
 	"github.com/xebec-project/xebec/internal/kinds/rules"
 	batchv1 "github.com/xebec-project/xebec/proto/xebec/batch/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -20,7 +21,9 @@ func checkJobUpdate(new, old *batchv1.Job, c *rules.Checker) {
 		}
 	}
 	checkCompletionsUpdate(c, p.Child("completions"), s, was)
-	immutable("selector", s.GetSelector(), was.GetSelector())
+	if !proto.Equal(s.GetSelector(), was.GetSelector()) {
+		c.Invalid(p.Child("selector"), column.FormatLabelSelector(s.GetSelector()), rules.Immutable)
+	}
 	if isTemplateMutable(old) {
 		if !proto.Equal(s.GetTemplate().GetSpec(), withMutable(was.GetTemplate(), s.GetTemplate()).GetSpec()) {
 			c.Invalid(p.Child("template", "spec"), field.OmitValueType{}, rules.Immutable)
