@@ -191,6 +191,8 @@ func commandLines(t *testing.T) map[string][][]string {
 		"create configmap":       {{"a"}},
 		"create secret generic":  {{"a"}},
 		"create deployment":      {{"a", "--image=a"}},
+		"create job":             {{"a", "--image=a"}, {"a", "--from=cronjob/a"}},
+		"create cronjob":         {{"a", "--image=a", "--schedule=@daily"}},
 		"create token":           {{"a"}},
 		"get":                    {{"pods", "-w"}, {"pods,services"}, {"pods", "-o", "name"}, {"pod/a", "pod/b"}},
 		"describe":               nil, // of each kind below

@@ -15,6 +15,7 @@ import (
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/scheme"
+	batchv1 "github.com/xebec-project/xebec/proto/xebec/batch/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -102,6 +103,13 @@ func PodSelector(obj scheme.Object) (string, error) {
 			return "", fmt.Errorf("%s has no selector and therefore no pods", Of(obj))
 		}
 		return labels.SelectorFromSet(service.GetSpec().GetSelector()).String(), nil
+	}
+	if job, ok := obj.(*batchv1.Job); ok {
+		selector, err := object.LabelSelector(job.GetSpec().GetSelector())
+		if err != nil {
+			return "", fmt.Errorf("selector of %s: %w", Of(obj), err)
+		}
+		return selector.String(), nil
 	}
 	k := kinds.Of(obj)
 	if k.Scale == nil || k.Scale.Selector == "" {

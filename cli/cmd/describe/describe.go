@@ -26,6 +26,7 @@ import (
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
+	batchv1 "github.com/xebec-project/xebec/proto/xebec/batch/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
 )
@@ -120,6 +121,8 @@ var describers = map[protoreflect.FullName]describer{
 	messageOf[*appsv1.Deployment]():            reading(describeDeployment),
 	messageOf[*appsv1.ReplicaSet]():            of((*report).replicaSet),
 	messageOf[*networkingv1.NetworkPolicy]():   of((*report).networkPolicy),
+	messageOf[*batchv1.CronJob]():              of((*report).cronJob),
+	messageOf[*batchv1.Job]():                  of((*report).job),
 }
 
 func messageOf[T scheme.Object]() protoreflect.FullName {

@@ -165,14 +165,14 @@ func (t *transaction) create(req *apiv1.CreateRequest) (*anypb.Any, error) {
 	}
 	k := kinds.Of(obj)
 	m := metadataOf(obj)
-	k.PrepareCreate(obj)
 	if m.Name == "" && m.GenerateName != "" {
 		m.Name = m.GenerateName + strconv.FormatUint(rand.Uint64N(1<<24)+1<<24, 36)
 	}
 	m.Uid, m.ResourceVersion, m.CreationTimestamp = "", "", nil
 	m.DeletionTimestamp, m.DeletionGracePeriodSeconds = nil, nil
-	m.Generation = 1
 	t.server.stamp(obj)
+	k.PrepareCreate(obj)
+	m.Generation = 1
 	k.Default(obj)
 	if err := apierr.Invalid(k, m.Name, append(k.Validate(obj), k.ValidateNew(obj)...)); err != nil {
 		return nil, err
