@@ -100,6 +100,11 @@ func playJobs(t *testing.T, h *house, c *client.Client) {
 		if s := j.GetStatus(); s.GetSucceeded() != 4 || s.GetFailed() != 0 || s.GetCompletionTime() == nil || !batch.HasCondition(j, batch.JobSuccessCriteriaMet) {
 			t.Errorf("status %v", s)
 		}
+		for selector, want := range map[string]int{"status.successful=4,metadata.name=restarts": 1, "status.successful=0,metadata.name=restarts": 0} {
+			if all, _, err := client.List[*batchv1.Job](t.Context(), c, client.ListOptions{Namespace: "default", FieldSelector: selector}); err != nil || len(all) != want {
+				t.Errorf("%d jobs have %s: %v", len(all), selector, err)
+			}
+		}
 		expectEvent(t, c, "default", "restarts", "Normal SuccessfulCreate: Created pod: restarts-")
 		expectEvent(t, c, "default", "restarts", "Normal Completed: Job completed")
 	})

@@ -2,6 +2,7 @@ package cronjob
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -253,7 +254,7 @@ func search(schedule batch.Schedule, first, now time.Time) time.Time {
 	return first
 }
 
-var errNever = fmt.Errorf("time difference between two schedules is less than 1 second")
+var errNever = errors.New("time difference between two schedules is less than 1 second")
 
 // start creates the Job of a scheduled time, unless it is too late or the concurrency policy
 // forbids it.
@@ -296,6 +297,9 @@ func newJob(c *batchv1.CronJob, due time.Time) *batchv1.Job {
 	annotations := maps.Clone(template.GetMetadata().GetAnnotations())
 	if annotations == nil {
 		annotations = map[string]string{}
+	}
+	if c.GetSpec().TimeZone == nil {
+		due = due.UTC() // The zone of this process says nothing to others.
 	}
 	annotations[batch.AnnotationScheduled] = due.Format(time.RFC3339)
 	return &batchv1.Job{

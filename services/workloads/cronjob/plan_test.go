@@ -226,6 +226,11 @@ func TestNewJob(t *testing.T) {
 		m.GetAnnotations()[batch.AnnotationScheduled] != "2026-01-05T12:00:00+01:00" || !kinds.IsControlledBy(j, c) {
 		t.Errorf("metadata %v", m)
 	}
+	local := newCronJob("0 * * * *", "2026-01-05T10:00:00Z")
+	local.Spec.TimeZone = nil
+	if got := newJob(local, at("2026-01-05T12:00:00+01:00")).GetMetadata().GetAnnotations()[batch.AnnotationScheduled]; got != "2026-01-05T11:00:00Z" {
+		t.Errorf("without a zone, the job is for %s", got)
+	}
 	if len(c.GetSpec().GetJobTemplate().GetMetadata().GetAnnotations()) != 1 {
 		t.Error("the job shares memory with its template")
 	}

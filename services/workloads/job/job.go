@@ -120,8 +120,8 @@ func (r *reconciler) change(ctx context.Context, j *batchv1.Job, p *plan) error 
 			tracked = append(tracked, pod)
 		}
 	}
-	for batch := range slices.Chunk(tracked, maxReleases) {
-		if _, err := client.Transact(ctx, r.client, releases(batch)...); err != nil {
+	for some := range slices.Chunk(tracked, maxReleases) {
+		if _, err := client.Transact(ctx, r.client, releases(some)...); err != nil {
 			return fmt.Errorf("release pods that are not needed: %w", err)
 		}
 	}

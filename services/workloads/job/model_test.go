@@ -295,10 +295,10 @@ func TestEachPodIsCountedOnce(t *testing.T) {
 			return newJob(indexed, completions(7), parallelism(3), backoffLimit(1000), successPolicy(&batchv1.SuccessPolicyRule{SucceededCount: proto.Int32(4)}))
 		},
 	}
-	for name, make := range jobs {
+	for name, build := range jobs {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(12) {
-				w := &world{t: t, r: rand.New(rand.NewPCG(seed, 7)), now: epoch, job: make(), pods: map[string]*corev1.Pod{}, counted: map[string]string{}}
+				w := &world{t: t, r: rand.New(rand.NewPCG(seed, 7)), now: epoch, job: build(), pods: map[string]*corev1.Pod{}, counted: map[string]string{}}
 				w.look()
 				for range 400 {
 					w.step(25)
