@@ -125,6 +125,7 @@ func TestDaemonSets(t *testing.T) {
 	c := h.admin()
 	runWorkloads(t, h, "master-1")
 	runAgents(t, h, false)
+	runCollector(t, h)
 	bindToNamed(t, h)
 	three := []string{"node-1", "node-2", "node-3"}
 	for _, name := range three {
@@ -361,6 +362,32 @@ func TestDaemonSets(t *testing.T) {
 			all := revisionsOf(t, c, "limited")
 			return len(all) == 1 && all["echo:2"] != nil
 		})
+	})
+
+	t.Run("a set adopts the pods and revisions that another left", func(t *testing.T) {
+		uids := func() string {
+			var all []string
+			for _, p := range podsOf(t, c, "default", "app=adopting") {
+				all = append(all, p.GetMetadata().GetUid())
+			}
+			slices.Sort(all)
+			return strings.Join(all, " ")
+		}
+		create(t, c, daemonSet("adopting"))
+		runsOn(t, c, "adopting", three...)
+		before, revision := uids(), revisionsOf(t, c, "adopting")["echo:1"]
+		if _, err := client.Delete[*appsv1.DaemonSet](t.Context(), c, "default", "adopting", client.Orphan); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the set is gone", func() bool { return gone[*appsv1.DaemonSet](t, c, "default", "adopting") })
+		set := create(t, c, daemonSet("adopting"))
+		runsOn(t, c, "adopting", three...)
+		if after := uids(); after != before {
+			t.Errorf("pods were %s, and are %s", before, after)
+		}
+		if r := revisionsOf(t, c, "adopting")["echo:1"]; r.GetMetadata().GetUid() != revision.GetMetadata().GetUid() || !kinds.IsControlledBy(r, set) {
+			t.Errorf("the revision: %v", r)
+		}
 	})
 
 	t.Run("nodes that come and go", func(t *testing.T) {

@@ -29,13 +29,7 @@ func TestReplicationControllers(t *testing.T) {
 	c := h.admin()
 	runWorkloads(t, h, "master-1")
 	runAgents(t, h, true)
-	svc, err := collector.New(collector.Config{}, collector.Deps{
-		Deps: elected.Deps{Host: "master-1", Client: h.service("collector"), Logger: logger(t)}, Scheme: kinds.NewScheme(),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	run(t, svc.Run)
+	runCollector(t, h)
 	ready := func(name string, n int32) {
 		t.Helper()
 		eventually(t, fmt.Sprintf("%s has %d ready pods", name, n), func() bool {
@@ -182,6 +176,18 @@ func TestReplicationControllers(t *testing.T) {
 			t.Errorf("left are %v", left)
 		}
 	})
+}
+
+// runCollector runs the collector until the test ends.
+func runCollector(t *testing.T, h *house) {
+	t.Helper()
+	svc, err := collector.New(collector.Config{}, collector.Deps{
+		Deps: elected.Deps{Host: "master-1", Client: h.service("collector"), Logger: logger(t)}, Scheme: kinds.NewScheme(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	run(t, svc.Run)
 }
 
 // reference names a ReplicationController.

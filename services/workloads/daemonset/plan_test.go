@@ -232,10 +232,34 @@ func (w *world) progress(chance float64) {
 	}
 }
 
-// step carries a plan out, or no more than the first writes of it, and checks every write.
+// counts returns how many nodes lack an available pod that they are to have, and how many have an
+// available old pod beside a new one that is not available yet.
+func (w *world) counts() (unserved, doubled int) {
+	for _, n := range w.nodes {
+		serves, old, starting := false, false, false
+		for _, p := range n.pods {
+			if !p.deleting() {
+				serves = serves || p.available
+				old = old || p.available && !p.current
+				starting = starting || p.current && !p.available
+			}
+		}
+		if n.runs && !serves {
+			unserved++
+		}
+		if old && starting {
+			doubled++
+		}
+	}
+	return unserved, doubled
+}
+
+// step carries a plan out, or no more than the first writes of it, and checks every write and the
+// limits.
 func (w *world) step(writes int) error {
 	a := plan(w.nodes, w.limits, func(string) bool { return w.r.IntN(4) == 0 })
 	down := 0
+	_, doubledBefore := w.counts()
 	for _, name := range a.create {
 		if writes--; writes < 0 {
 			return nil
@@ -267,8 +291,12 @@ func (w *world) step(writes int) error {
 		}
 		w.remove(p)
 	}
-	if down > w.limits.unavailable {
-		return fmt.Errorf("%d available pods are taken down, allowed are %d: %s", down, w.limits.unavailable, a)
+	unserved, doubled := w.counts()
+	switch {
+	case down > 0 && unserved > w.limits.unavailable:
+		return fmt.Errorf("%d nodes lack an available pod after %s, allowed are %d", unserved, a, w.limits.unavailable)
+	case len(a.create) > 0 && doubled > max(doubledBefore, w.limits.surge):
+		return fmt.Errorf("%d nodes have a pod more after %s, allowed are %d", doubled, a, w.limits.surge)
 	}
 	return nil
 }
