@@ -141,3 +141,16 @@ func TestDescribeDaemonSetAndReplicationController(t *testing.T) {
 		}
 	}
 }
+
+func TestDaemonSetNamesItsPods(t *testing.T) {
+	c := startCluster(t)
+	d := agentSet()
+	d.Status.NumberAvailable = 1
+	clienttest.Seed(c.Server, d)
+	p := webPod("agent-x", "node-1")
+	p.Metadata.OwnerReferences = []*metav1.OwnerReference{kinds.NewControllerRef(d)}
+	clienttest.Seed(c.Server, p)
+	if r := c.run(t, "why", "ds/agent"); r.code != exit.OK || !strings.Contains(r.out, "1 of 2 updated pods are available") || !strings.Contains(r.out, "agent-x") {
+		t.Errorf("why: %s%s", r.out, r.err)
+	}
+}

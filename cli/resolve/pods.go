@@ -15,8 +15,10 @@ import (
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/object"
 	"github.com/xebec-project/xebec/internal/scheme"
+	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	batchv1 "github.com/xebec-project/xebec/proto/xebec/batch/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
 // defaultContainer is the annotation by which a pod names the container that people mean when they
@@ -95,8 +97,8 @@ func comparePods(a, b *corev1.Pod) int {
 	return a.GetMetadata().GetCreationTimestamp().AsTime().Compare(b.GetMetadata().GetCreationTimestamp().AsTime())
 }
 
-// PodSelector is how an object finds its pods: a service by its selector, an object of a kind with
-// a scale by the selector of the scale.
+// PodSelector is how an object finds its pods: a service or a DaemonSet by its selector, an object
+// of a kind with a scale by the selector of the scale.
 func PodSelector(obj scheme.Object) (string, error) {
 	if service, ok := obj.(*corev1.Service); ok {
 		if len(service.GetSpec().GetSelector()) == 0 {
@@ -104,8 +106,15 @@ func PodSelector(obj scheme.Object) (string, error) {
 		}
 		return labels.SelectorFromSet(service.GetSpec().GetSelector()).String(), nil
 	}
-	if job, ok := obj.(*batchv1.Job); ok {
-		selector, err := object.LabelSelector(job.GetSpec().GetSelector())
+	var own *metav1.LabelSelector
+	switch o := obj.(type) {
+	case *appsv1.DaemonSet:
+		own = o.GetSpec().GetSelector()
+	case *batchv1.Job:
+		own = o.GetSpec().GetSelector()
+	}
+	if own != nil {
+		selector, err := object.LabelSelector(own)
 		if err != nil {
 			return "", fmt.Errorf("selector of %s: %w", Of(obj), err)
 		}
