@@ -164,9 +164,9 @@ func TestCronJobs(t *testing.T) {
 	})
 
 	t.Run("missed times", func(t *testing.T) {
-		create(t, c, everyMinute("missed", "stays:1"))
+		create(t, c, everyMinute("missed", "stays:1", func(s *batchv1.CronJobSpec) { s.Suspend = proto.Bool(true) }))
 		clock.ahead.Add(int64(3 * time.Hour))
-		clock.forward(t, h, "missed")
+		patch[*batchv1.CronJob](t, c, "default", "missed", `{"spec":{"suspend":false}}`)
 		active("missed", 1)
 		expectEvent(t, c, "default", "missed", "Warning TooManyMissedTimes: too many missed start times")
 	})

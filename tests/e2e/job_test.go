@@ -56,10 +56,10 @@ spec:
         command: [sh, -c, exit 42]
 `
 
-// TestJobs runs Jobs with real containers. It plays the steps of Kubernetes' conformance tests "run a
-// job to completion when tasks sometimes fail and are locally restarted", "create pods for an Indexed
-// job with completion indexes and specified hostname" and "allow to use the pod failure policy on
-// exit code to fail the job early".
+// TestJobs runs Jobs with real containers. It plays the steps of Kubernetes' conformance tests "run
+// a job to completion when tasks sometimes fail and are locally restarted", "create pods for an
+// Indexed job with completion indexes and specified hostname" and "allow to use the pod failure
+// policy on exit code to fail the job early".
 func TestJobs(t *testing.T) {
 	s := sharedShip(t)
 	p := s.person(t)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
@@ -40,25 +41,40 @@ func addFinalizers(t *controller.Term, cfg Config) {
 	f := &finalizers{client: t.Client(), jobs: cfg.Jobs, pods: cfg.Pods}
 	c := t.Controller("job-finalizer", cfg.Workers, f.reconcile)
 	controller.Source(c, cfg.Pods)
+	look := func(pod *corev1.Pod) {
+		if isTracked(pod) && !f.isCounted(pod) {
+			c.EnqueueAfter(client.KeyOf(pod), f.pauseFor(pod))
+		}
+	}
 	cfg.Pods.OnChange(func(_, now *corev1.Pod) {
-		if now != nil && isTracked(now) && !f.isCounted(now) {
-			c.Enqueue(client.KeyOf(now))
+		if now != nil {
+			look(now)
 		}
 	})
 	cfg.Jobs.OnChange(func(old, now *batchv1.Job) {
-		if now != nil && batch.Finished(now) == nil {
+		j := now
+		if j == nil {
+			j = old
+		} else if keeps(j) {
 			return
 		}
-		uid := old.GetMetadata().GetUid()
-		if now != nil {
-			uid = now.GetMetadata().GetUid()
-		}
-		for _, pod := range controller.ControlledBy(cfg.Pods, uid) {
-			if isTracked(pod) {
-				c.Enqueue(client.KeyOf(pod))
-			}
+		for _, pod := range controller.ControlledBy(cfg.Pods, j.GetMetadata().GetUid()) {
+			look(pod)
 		}
 	})
+}
+
+// watchesApart is how long the informer of pods lags behind that of Jobs as a rule. The transaction
+// that ends a Job takes the finalizer from its pods, which the second informer shows later.
+const watchesApart = time.Second
+
+// pauseFor is how long a pod waits for its informer: not at all when no Job can have released it.
+func (f *finalizers) pauseFor(pod *corev1.Pod) time.Duration {
+	name, uid, _ := owner(pod)
+	if j, ok := f.jobs.Get(pod.GetMetadata().GetNamespace(), name); ok && j.GetMetadata().GetUid() == uid {
+		return watchesApart
+	}
+	return 0
 }
 
 // owner returns the Job that controls a pod. A pod without a controller has none; other is true for

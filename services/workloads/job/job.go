@@ -87,8 +87,9 @@ func (r *reconciler) reconcile(ctx context.Context, key controller.Key) (control
 		return controller.Result{}, failure
 	}
 	switch err := r.write(ctx, j, p); {
-	case apierr.IsNotFound(err):
-		// The informers do not show yet that the Job or a pod is gone.
+	case apierr.IsNotFound(err), apierr.IsBadRequest(err) && !apierr.IsInvalid(err):
+		// The informers do not show yet that the Job or a pod is gone, or that a pod has lost the
+		// finalizer.
 		return controller.Result{RequeueAfter: controller.WrittenPause}, failure
 	case err != nil:
 		return controller.Result{}, err
