@@ -122,7 +122,11 @@ func (r *reconciler) create(ctx context.Context, c *batchv1.CronJob, p *plan) er
 }
 
 func (r *reconciler) updateStatus(ctx context.Context, c *batchv1.CronJob, status *batchv1.CronJobStatus) error {
-	if proto.Equal(status, c.GetStatus()) {
+	before := c.GetStatus()
+	if before == nil {
+		before = &batchv1.CronJobStatus{}
+	}
+	if proto.Equal(status, before) {
 		return nil
 	}
 	updated := client.Clone(c)

@@ -117,8 +117,12 @@ func (f *finalizers) reconcile(ctx context.Context, key controller.Key) (control
 		}
 	}
 	_, err := client.Patch[*corev1.Pod](ctx, f.client, key.Namespace, key.Name, releasePatch(pod), client.JSONPatch)
-	if apierr.IsNotFound(err) {
+	switch {
+	case apierr.IsNotFound(err):
 		return controller.Result{}, nil
+	case apierr.IsBadRequest(err) && !apierr.IsInvalid(err):
+		// The informer does not show yet that the pod has lost the finalizer.
+		return controller.Result{RequeueAfter: controller.WrittenPause}, nil
 	}
 	return controller.Result{}, err
 }
