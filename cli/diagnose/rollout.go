@@ -55,13 +55,15 @@ func RolloutOf(obj scheme.Object) (Rollout, bool) {
 		return deployment{o}, true
 	case *appsv1.DaemonSet:
 		return daemonSet{o}, true
+	case *appsv1.StatefulSet:
+		return statefulSet{o}, true
 	}
 	return nil, false
 }
 
 // RolloutKinds are the kinds that have rollouts. A name without a kind is of the first.
 func RolloutKinds() []*scheme.Kind {
-	return []*scheme.Kind{kinds.Of(&appsv1.Deployment{}), kinds.Of(&appsv1.DaemonSet{})}
+	return []*scheme.Kind{kinds.Of(&appsv1.Deployment{}), kinds.Of(&appsv1.DaemonSet{}), kinds.Of(&appsv1.StatefulSet{})}
 }
 
 // RolloutNames are the names of RolloutKinds as the end of a sentence: a deployment or a daemonset.

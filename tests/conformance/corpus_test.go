@@ -51,14 +51,10 @@ type finding struct {
 // meant are the files of which objects are refused on purpose, and why. Any other refusal is an
 // error, and so is one of these that no longer happens.
 var meant = map[string]string{
-	"kubernetes-website/application/mysql/mysql-deployment.yaml":                     "no persistent volumes yet",
-	"kubernetes-website/application/wordpress/mysql-deployment.yaml":                 "no persistent volumes yet",
-	"kubernetes-website/application/wordpress/wordpress-deployment.yaml":             "no persistent volumes yet",
 	"kubernetes-website/pods/pod-projected-svc-token.yaml":                           "it names a service account that is not there",
 	"kubernetes-website/pods/security/seccomp/profiles/audit.json":                   "no object: a file for nodes",
 	"kubernetes-website/pods/security/seccomp/profiles/fine-grained.json":            "no object: a file for nodes",
 	"kubernetes-website/pods/security/seccomp/profiles/violation.json":               "no object: a file for nodes",
-	"kubernetes-website/pods/storage/pv-pod.yaml":                                    "no persistent volumes yet",
 	"kubernetes-website/service/networking/dual-stack-ipfamilies-ipv6.yaml":          "IPv6, as on a Kubernetes cluster without it",
 	"kubernetes-website/service/networking/dual-stack-ipv6-svc.yaml":                 "a field that Kubernetes removed as well",
 	"kubernetes-website/service/networking/dual-stack-prefer-ipv6-lb-svc.yaml":       "IPv6, as on a Kubernetes cluster without it",

@@ -438,7 +438,7 @@ func TestStatefulSets(t *testing.T) {
 	})
 }
 
-// pod0 is a pod that nobody controls.
+// pod0 is a pod without a controller.
 func pod0(name, app string) *corev1.Pod {
 	t := template(app, "echo:1")
 	m := meta("default", name)

@@ -24,8 +24,8 @@ type ownership struct {
 
 // claimOwners returns the owner references that the set's retention policy gives a claim of the
 // pod: the collector deletes the claim with its owner. surplus says that the pod is deleted because
-// the set became smaller. A claim that another object of the pod's or the set's name owns is left as it
-// is. conflict reports another controller, beside which there can be none.
+// the set became smaller. A claim that another object of the pod's or the set's name owns is left
+// as it is. conflict reports another controller, beside which there can be none.
 func claimOwners(
 	owners []*metav1.OwnerReference, set *appsv1.StatefulSet, pod *corev1.Pod, surplus bool,
 ) (wanted []*metav1.OwnerReference, conflict bool) {

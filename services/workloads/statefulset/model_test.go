@@ -16,8 +16,8 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// world is a cluster with one set. Controllers act on it through plans, of which a crash may cut off
-// any step, and agents and users change it in between.
+// world is a cluster with one set. Controllers act on it through plans, of which a crash may cut
+// off any step, and agents and users change it in between.
 type world struct {
 	t         *testing.T
 	r         *rand.Rand

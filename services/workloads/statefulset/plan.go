@@ -65,8 +65,8 @@ type planner struct {
 }
 
 // plan returns the next steps from any state, in order. With OrderedReady, a pod is created when
-// all before it are available, and surplus pods are deleted one by one from the highest number, when
-// all others are available. With Parallel both happen at once. In both cases pods of another
+// all before it are available, and surplus pods are deleted one by one from the highest number,
+// when all others are available. With Parallel both happen at once. In both cases pods of another
 // revision are replaced from the highest number, as availability allows.
 func plan(s state) []step {
 	p := newPlanner(s)

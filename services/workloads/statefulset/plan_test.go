@@ -56,8 +56,8 @@ func policy(deleted, scaled string) func(*appsv1.StatefulSetSpec) {
 	}
 }
 
-// pods reads pods such as "0:a 1:b! 2:b-": number, revision and a mark: none for available, ! for not
-// ready, - for being deleted, x for failed, ~ for ready since a second, ? for one without labels.
+// pods reads pods such as "0:a 1:b! 2:b-": number, revision and a mark: none for available, ! for
+// not ready, - for being deleted, x for failed, ~ for ready since a second, ? without labels.
 func pods(s *appsv1.StatefulSet, text string) []*corev1.Pod {
 	var out []*corev1.Pod
 	for word := range strings.FieldsSeq(text) {

@@ -228,7 +228,7 @@ func (r *reconciler) createClaim(ctx context.Context, set *appsv1.StatefulSet, p
 	created, err := client.Create(ctx, r.client, claim)
 	switch {
 	case apierr.IsAlreadyExists(err):
-		return nil // It is the pod's by its name, whoever created it.
+		return nil // A claim of this name is the pod's, with any creator.
 	case err != nil:
 		r.events.Event(set, events.Warning, "FailedCreate", "Create Claim %s for Pod %s in StatefulSet %s failed error: %s",
 			name, owner, of, apierr.Message(err))

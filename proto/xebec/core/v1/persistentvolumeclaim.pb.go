@@ -448,9 +448,9 @@ const file_xebec_core_v1_persistentvolumeclaim_proto_rawDesc = "" +
 	"\amessage\x18\x06 \x01(\tR\amessage:\x12\xc2\xda\x18\x0eb\x06statusb\x04type\"\x88\x01\n" +
 	"\x12ModifyVolumeStatus\x12L\n" +
 	"#target_volume_attributes_class_name\x18\x01 \x01(\tR\x1ftargetVolumeAttributesClassName\x12\x16\n" +
-	"\x06status\x18\x02 \x01(\tR\x06status:\f\xc2\xda\x18\bb\x06status\"\xd9\x01\n" +
-	"\x12VolumeHealthStatus\x12u\n" +
-	"\x11health_conditions\x18\x01 \x03(\v2$.xebec.core.v1.VolumeHealthConditionB\"\xc2\xda\x18\x1e\x18\x02\"\x06status\"\x06reason\xb8\x01\x01\xc2\x01\x06statusR\x10healthConditions\x12L\n" +
+	"\x06status\x18\x02 \x01(\tR\x06status:\f\xc2\xda\x18\bb\x06status\"\xdc\x01\n" +
+	"\x12VolumeHealthStatus\x12x\n" +
+	"\x11health_conditions\x18\x01 \x03(\v2$.xebec.core.v1.VolumeHealthConditionB%\xc2\xda\x18!\x18\x02\"\x06status\"\x06reason\x90\x01\x10\xb8\x01\x01\xc2\x01\x06statusR\x10healthConditions\x12L\n" +
 	"\x14last_transition_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x12lastTransitionTimeB;Z9github.com/xebec-project/xebec/proto/xebec/core/v1;corev1b\x06proto3"
 
 var (
