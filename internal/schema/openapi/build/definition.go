@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/schema"
 	"github.com/xebec-project/xebec/internal/scheme"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -126,6 +127,8 @@ func (b *builder) message(m protoreflect.MessageDescriptor) *definition {
 			b.properties(d, m)
 			if kind, ok := httpKinds[m.FullName()]; ok {
 				b.addType(d, kind)
+			} else if _, ok := kinds.ByMessage(m.FullName()); ok {
+				d.addTypeMembers() // Other objects may contain it, such as the claims of StatefulSets.
 			}
 		}
 	})
@@ -146,6 +149,11 @@ func (b *builder) addType(d *definition, kind scheme.GVK) {
 	if kind.Kind == "WatchEvent" {
 		return
 	}
+	d.addTypeMembers()
+}
+
+// addTypeMembers adds the members by which the JSON of an object names its kind.
+func (d *definition) addTypeMembers() {
 	if d.Properties == nil {
 		d.Properties = map[string]*definition{}
 	}
