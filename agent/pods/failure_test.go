@@ -56,6 +56,10 @@ func TestWaitsAreReported(t *testing.T) {
 			"CreateContainerConfigError", file + " is a file, want type Directory", "FailedMount: MountVolume.SetUp failed for volume v: ",
 		},
 		{
+			"claim", with(&corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: "data"}}),
+			"ContainerCreating", `persistentVolumeClaim volumes are not mounted yet: claim "data"`, "FailedMount: MountVolume.SetUp failed for volume v: ",
+		},
+		{
 			"sysctl", func(p *corev1.Pod) {
 				p.Spec.SecurityContext = &corev1.PodSecurityContext{Sysctls: []*corev1.Sysctl{{Name: "vm.swappiness", Value: "1"}}}
 			}, "SysctlForbidden", `"vm.swappiness"`, `SysctlForbidden: forbidden sysctl: "vm.swappiness"`,

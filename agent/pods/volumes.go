@@ -68,7 +68,7 @@ func (w *worker) makeVolume(ctx context.Context, pod *corev1.Pod, v *corev1.Volu
 		return path, err
 	}
 	if claim := src.GetPersistentVolumeClaim(); claim != nil {
-		return "", fmt.Errorf("%w: persistentVolumeClaim volumes are not mounted yet: claim %q", objects.ErrConfig, claim.GetClaimName())
+		return "", fmt.Errorf("persistentVolumeClaim volumes are not mounted yet: claim %q", claim.GetClaimName())
 	}
 	return "", fmt.Errorf("%w: unsupported volume type", objects.ErrConfig)
 }
