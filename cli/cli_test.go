@@ -202,10 +202,10 @@ func TestSomeManifestsAreBad(t *testing.T) {
 	other := func(apiVersion, kind string) string {
 		return "apiVersion: " + apiVersion + "\nkind: " + kind + "\nmetadata: {name: x}\n---\n"
 	}
-	text := good("a") + other("apps/v1", "StatefulSet") + other("cert-manager.io/v1", "Certificate") + strings.Replace(good("typo"), "\ndata", "\ndta", 1) +
-		other("apps/v1", "StatefulSet") + other("policy/v1beta1", "PodSecurityPolicy") + strings.Replace(good("Bad_Name"), "{a: b}", "{}", 1) + good("b")
+	text := good("a") + other("autoscaling/v2", "HorizontalPodAutoscaler") + other("cert-manager.io/v1", "Certificate") + strings.Replace(good("typo"), "\ndata", "\ndta", 1) +
+		other("autoscaling/v2", "HorizontalPodAutoscaler") + other("policy/v1beta1", "PodSecurityPolicy") + strings.Replace(good("Bad_Name"), "{a: b}", "{}", 1) + good("b")
 	errs := []string{
-		"error: stdin:7: kind: Xebec does not serve StatefulSet of apps/v1 yet (also at stdin:20)\n",
+		"error: stdin:7: kind: Xebec does not serve HorizontalPodAutoscaler of autoscaling/v2 yet (also at stdin:20)\n",
 		"error: stdin:11: kind: Certificate of cert-manager.io/v1 is a custom kind",
 		"error: stdin:17: dta: unknown field, did you mean data?\n",
 		"error: stdin:24: kind: PodSecurityPolicy of policy/v1beta1 was removed in Kubernetes 1.25",
@@ -214,7 +214,7 @@ func TestSomeManifestsAreBad(t *testing.T) {
 		c := startCluster(t)
 		r := c.runInput(t, text, verb, "-f", "-")
 		r.want(t, exit.Failed, "configmap/a created\nconfigmap/b created\n", append(errs, "error: stdin:29: ", "metadata.name")...)
-		if n := strings.Count(r.err, "StatefulSet"); n != 1 {
+		if n := strings.Count(r.err, "HorizontalPodAutoscaler"); n != 1 {
 			t.Errorf("a kind is named %d times:\n%s", n, r.err)
 		}
 		c.run(t, "get", "cm", "-o", "name").want(t, exit.OK, "configmap/a\nconfigmap/b\n")
@@ -235,7 +235,7 @@ func TestSomeManifestsAreBad(t *testing.T) {
 	// Commands that take the objects from manifests go on as well.
 	c := startCluster(t)
 	c.runInput(t, text, "apply", "-f", "-")
-	c.runInput(t, good("a")+other("apps/v1", "StatefulSet"), "delete", "-f", "-").want(t, exit.Failed, "configmap/a deleted\n", "does not serve StatefulSet")
+	c.runInput(t, good("a")+other("autoscaling/v2", "HorizontalPodAutoscaler"), "delete", "-f", "-").want(t, exit.Failed, "configmap/a deleted\n", "does not serve HorizontalPodAutoscaler")
 	c.run(t, "get", "horizontalpodautoscalers").want(t, exit.Usage, "", "kind HorizontalPodAutoscaler.autoscaling is not served yet")
 }
 
