@@ -336,4 +336,8 @@ var unsetFields = map[protoreflect.FullName]unset{
 	"xebec.networking.v1.NetworkPolicy.metadata":                           unsetZero,
 	"xebec.networking.v1.NetworkPolicy.spec":                               unsetZero,
 	"xebec.networking.v1.NetworkPolicySpec.pod_selector":                   unsetZero,
+	"xebec.node.v1.RuntimeClass.handler":                                   unsetZero,
+	"xebec.node.v1.RuntimeClass.metadata":                                  unsetZero,
+	"xebec.scheduling.v1.PriorityClass.metadata":                           unsetZero,
+	"xebec.scheduling.v1.PriorityClass.value":                              unsetZero,
 }

@@ -66,7 +66,7 @@ func checkContainer(c *rules.Checker, p *field.Path, x *corev1.Container, volume
 				"Bidirectional mount propagation is available only to privileged containers")
 		}
 	}
-	checkResources(c, p.Child("resources"), x.GetResources())
+	CheckResources(c, p.Child("resources"), x.GetResources())
 
 	checkProbe(c, p.Child("livenessProbe"), x.GetLivenessProbe(), true)
 	checkProbe(c, p.Child("readinessProbe"), x.GetReadinessProbe(), false)

@@ -136,7 +136,7 @@ func checkPodResources(c *rules.Checker, p *field.Path, s *corev1.PodSpec) {
 			}
 		}
 	}
-	checkResources(c, at, r)
+	CheckResources(c, at, r)
 	if asked, err := containerRequests(s); err == nil {
 		for _, name := range slices.Sorted(maps.Keys(r.GetRequests())) {
 			has, err := object.Amount(r.GetRequests()[name])

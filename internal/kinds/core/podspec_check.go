@@ -44,7 +44,7 @@ func checkPodSpec(c *rules.Checker, p *field.Path, s *corev1.PodSpec) {
 		c.ObjectName(p.Child("imagePullSecrets").Index(i).Child("name"), r.GetName())
 	}
 	if len(s.GetOverhead()) > 0 {
-		checkResources(c, p.Child("overhead"), &corev1.ResourceRequirements{Limits: s.GetOverhead()})
+		CheckResources(c, p.Child("overhead"), &corev1.ResourceRequirements{Limits: s.GetOverhead()})
 	}
 	if s.GetOs().GetName() == "linux" {
 		checkNoWindows(c, p, s)
@@ -177,7 +177,7 @@ func checkSeccomp(c *rules.Checker, p *field.Path, s *corev1.SeccompProfile) {
 }
 
 func checkPodScheduling(c *rules.Checker, p *field.Path, s *corev1.PodSpec) {
-	checkTolerations(c, p.Child("tolerations"), s.GetTolerations())
+	CheckTolerations(c, p.Child("tolerations"), s.GetTolerations())
 	checkAffinity(c, p.Child("affinity"), s.GetAffinity())
 	checkTopologySpread(c, p.Child("topologySpreadConstraints"), s.GetTopologySpreadConstraints())
 	if n := s.GetPriorityClassName(); n != "" {
@@ -187,7 +187,8 @@ func checkPodScheduling(c *rules.Checker, p *field.Path, s *corev1.PodSpec) {
 	}
 }
 
-func checkTolerations(c *rules.Checker, p *field.Path, all []*corev1.Toleration) {
+// CheckTolerations checks the tolerations of a pod or of a runtime class.
+func CheckTolerations(c *rules.Checker, p *field.Path, all []*corev1.Toleration) {
 	for i, t := range all {
 		at := p.Index(i)
 		if t.GetKey() != "" {

@@ -121,7 +121,8 @@ func overcommittable(name string) bool {
 	return native && !strings.HasPrefix(name, ResourceHugePagesPrefix)
 }
 
-func checkResources(c *rules.Checker, p *field.Path, r *corev1.ResourceRequirements) {
+// CheckResources checks the limits and requests of a container, a pod or an overhead.
+func CheckResources(c *rules.Checker, p *field.Path, r *corev1.ResourceRequirements) {
 	limits, requests := p.Child("limits"), p.Child("requests")
 	list := func(p *field.Path, amounts map[string]*metav1.Quantity) {
 		for _, name := range slices.Sorted(maps.Keys(amounts)) {

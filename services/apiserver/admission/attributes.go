@@ -5,7 +5,12 @@
 package admission
 
 import (
+	"context"
+	"errors"
+
+	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/scheme"
+	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
@@ -40,4 +45,21 @@ type Attributes struct {
 	Get storage.Reader
 	// Conditions hold at the commit, or the write is planned again. Plug-ins append to them.
 	Conditions []storage.Condition
+}
+
+// read returns another object, as a write sees it; false when it does not exist.
+func read[T scheme.Object](ctx context.Context, a *Attributes, namespace, name string) (object T, found bool, err error) {
+	k := kinds.Of(object)
+	stored, err := a.Get(ctx, registry.KeyOf(k, namespace, name))
+	if errors.Is(err, storage.ErrNotFound) {
+		return object, false, nil
+	}
+	if err != nil {
+		return object, false, storage.APIError(err)
+	}
+	o, err := registry.Decode(k, stored)
+	if err != nil {
+		return object, false, err
+	}
+	return o.(T), true, nil
 }

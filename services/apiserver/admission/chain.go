@@ -1,6 +1,10 @@
 package admission
 
-import "context"
+import (
+	"context"
+
+	schedulingv1 "github.com/xebec-project/xebec/proto/xebec/scheduling/v1"
+)
 
 // Config is what the plug-ins need to know of the cluster.
 type Config struct {
@@ -11,6 +15,8 @@ type Config struct {
 	RestrictNode func(ctx context.Context, a *Attributes) error
 	// RestrictLockout refuses an access list of the gateways that would lock out its writer or nodes.
 	RestrictLockout func(ctx context.Context, a *Attributes) error
+	// PriorityClasses returns all priority classes.
+	PriorityClasses func(ctx context.Context) ([]*schedulingv1.PriorityClass, error)
 }
 
 // New returns the chain of all plug-ins, in the order in which they run.
@@ -19,6 +25,8 @@ func New(cfg Config) Chain {
 		namespaceLifecycle{},
 		serviceAccount{missing: cfg.AccountMissing},
 		nodeRestriction{restrict: cfg.RestrictNode},
+		priority{classes: cfg.PriorityClasses},
+		runtimeClass{},
 		gatewayLockout{restrict: cfg.RestrictLockout},
 	}
 }

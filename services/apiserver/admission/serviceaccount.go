@@ -2,15 +2,12 @@ package admission
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
-	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
 // serviceAccount refuses new pods whose service account does not exist, and gives the others what
@@ -50,21 +47,14 @@ func (p serviceAccount) Mutate(ctx context.Context, a *Attributes) error {
 
 // get reads the account; a missing default account is nil.
 func (p serviceAccount) get(ctx context.Context, a *Attributes, name string) (*corev1.ServiceAccount, error) {
-	k := kinds.Of(new(corev1.ServiceAccount))
-	stored, err := a.Get(ctx, registry.KeyOf(k, a.Namespace, name))
+	account, found, err := read[*corev1.ServiceAccount](ctx, a, a.Namespace, name)
 	switch {
-	case errors.Is(err, storage.ErrNotFound) && name == core.DefaultServiceAccount:
+	case err != nil || found:
+		return account, err
+	case name == core.DefaultServiceAccount:
 		p.missing()
 		return nil, nil
-	case errors.Is(err, storage.ErrNotFound):
-		return nil, apierr.Forbidden(a.Kind, a.Name,
-			fmt.Sprintf("error looking up service account %s/%s: serviceaccount %q not found", a.Namespace, name, name))
-	case err != nil:
-		return nil, storage.APIError(err)
 	}
-	o, err := registry.Decode(k, stored)
-	if err != nil {
-		return nil, err
-	}
-	return o.(*corev1.ServiceAccount), nil
+	return nil, apierr.Forbidden(a.Kind, a.Name,
+		fmt.Sprintf("error looking up service account %s/%s: serviceaccount %q not found", a.Namespace, name, name))
 }

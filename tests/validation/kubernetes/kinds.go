@@ -7,6 +7,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kubernetes/pkg/apis/networking"
 	networkingvalidation "k8s.io/kubernetes/pkg/apis/networking/validation"
+	"k8s.io/kubernetes/pkg/apis/node"
+	nodevalidation "k8s.io/kubernetes/pkg/apis/node/validation"
+	schedulingvalidation "k8s.io/kubernetes/pkg/apis/scheduling/validation"
 )
 
 // kind does what the strategies of Kubernetes' registry of a kind do before a write. Functions that
@@ -40,6 +43,17 @@ var kinds = func() map[reflect.Type]kind {
 	m := map[reflect.Type]kind{}
 	add := func(t reflect.Type, k kind) { m[t] = k }
 	addNetworking(add)
+	add(of(true,
+		func(o *node.RuntimeClass) field.ErrorList {
+			return declared(o, nil, nodevalidation.ValidateRuntimeClass(o))
+		},
+		func(o, old *node.RuntimeClass) field.ErrorList {
+			errs := append(nodevalidation.ValidateRuntimeClass(o), nodevalidation.ValidateRuntimeClassUpdate(o, old)...)
+			return declared(o, old, errs)
+		}, nil))
+	add(of(true,
+		schedulingvalidation.ValidatePriorityClass,
+		schedulingvalidation.ValidatePriorityClassUpdate, nil))
 	return m
 }()
 

@@ -138,7 +138,7 @@ type PodSpec struct {
 	Tolerations []*Toleration `protobuf:"bytes,22,rep,name=tolerations,proto3" json:"tolerations,omitempty"`
 	// Entries added to the containers' /etc/hosts. Not with hostNetwork.
 	HostAliases []*HostAlias `protobuf:"bytes,23,rep,name=host_aliases,json=hostAliases,proto3" json:"host_aliases,omitempty"`
-	// PriorityClass that priority comes from.
+	// PriorityClass that priority and preemptionPolicy come from; the class that is the default of the cluster when empty.
 	PriorityClassName string `protobuf:"bytes,24,opt,name=priority_class_name,json=priorityClassName,proto3" json:"priority_class_name,omitempty"`
 	// Pods of higher priority are scheduled first and may displace lower ones. Set from priorityClassName.
 	Priority *int32 `protobuf:"varint,25,opt,name=priority,proto3,oneof" json:"priority,omitempty"`
@@ -153,7 +153,7 @@ type PodSpec struct {
 	// Gives the containers variables with the addresses of the namespace's Services. True when absent. Those of the cluster
 	// itself, KUBERNETES_SERVICE_HOST and the like, are given in any case.
 	EnableServiceLinks *bool `protobuf:"varint,30,opt,name=enable_service_links,json=enableServiceLinks,proto3,oneof" json:"enable_service_links,omitempty"`
-	// PreemptLowerPriority, the default, or Never.
+	// PreemptLowerPriority, the default, or Never. Set from the PriorityClass.
 	PreemptionPolicy *string `protobuf:"bytes,31,opt,name=preemption_policy,json=preemptionPolicy,proto3,oneof" json:"preemption_policy,omitempty"`
 	// Resources that the runtime takes on top of the containers. Set from the RuntimeClass.
 	Overhead map[string]*v1.Quantity `protobuf:"bytes,32,rep,name=overhead,proto3" json:"overhead,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -1904,7 +1904,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xd6\x1d\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xce\x1d\n" +
 	"\aPodSpec\x12G\n" +
 	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x03\xc2\x01\x04nameR\avolumes\x12R\n" +
 	"\n" +
@@ -1933,17 +1933,17 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x0finit_containers\x18\x14 \x03(\v2\x18.xebec.core.v1.ContainerB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04nameR\x0einitContainers\x12J\n" +
 	"\x1fautomount_service_account_token\x18\x15 \x01(\bH\x02R\x1cautomountServiceAccountToken\x88\x01\x01\x12;\n" +
 	"\vtolerations\x18\x16 \x03(\v2\x19.xebec.core.v1.TolerationR\vtolerations\x12O\n" +
-	"\fhost_aliases\x18\x17 \x03(\v2\x18.xebec.core.v1.HostAliasB\x12\xc2\xda\x18\x0e\x18\x02\"\x02ip\xb8\x01\x01\xc2\x01\x02ipR\vhostAliases\x12Z\n" +
-	"\x13priority_class_name\x18\x18 \x01(\tB*\xc2\xda\x18&:!there are no priority classes yet\x80\x01\x02R\x11priorityClassName\x12\x1f\n" +
+	"\fhost_aliases\x18\x17 \x03(\v2\x18.xebec.core.v1.HostAliasB\x12\xc2\xda\x18\x0e\x18\x02\"\x02ip\xb8\x01\x01\xc2\x01\x02ipR\vhostAliases\x127\n" +
+	"\x13priority_class_name\x18\x18 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x02R\x11priorityClassName\x12\x1f\n" +
 	"\bpriority\x18\x19 \x01(\x05H\x03R\bpriority\x88\x01\x01\x12:\n" +
 	"\n" +
 	"dns_config\x18\x1a \x01(\v2\x1b.xebec.core.v1.PodDNSConfigR\tdnsConfig\x12;\n" +
 	"\x17share_process_namespace\x18\x1b \x01(\bH\x04R\x15shareProcessNamespace\x88\x01\x01\x12H\n" +
-	"\x0freadiness_gates\x18\x1c \x03(\v2\x1f.xebec.core.v1.PodReadinessGateR\x0ereadinessGates\x12f\n" +
-	"\x12runtime_class_name\x18\x1d \x01(\tB3\xc2\xda\x18/:*all pods run on the node's default runtime\x80\x01\x02H\x05R\x10runtimeClassName\x88\x01\x01\x12A\n" +
+	"\x0freadiness_gates\x18\x1c \x03(\v2\x1f.xebec.core.v1.PodReadinessGateR\x0ereadinessGates\x12\xa0\x01\n" +
+	"\x12runtime_class_name\x18\x1d \x01(\tBm\xc2\xda\x18i:dpods get overhead, node selector and tolerations of the class, and run on the node's default runtime\x80\x01\x02H\x05R\x10runtimeClassName\x88\x01\x01\x12A\n" +
 	"\x14enable_service_links\x18\x1e \x01(\bB\n" +
-	"\xc2\xda\x18\x062\x04trueH\x06R\x12enableServiceLinks\x88\x01\x01\x12s\n" +
-	"\x11preemption_policy\x18\x1f \x01(\tBA\xc2\xda\x18=:\x1epods do not preempt others yetz\x14PreemptLowerPriorityz\x05NeverH\aR\x10preemptionPolicy\x88\x01\x01\x12@\n" +
+	"\xc2\xda\x18\x062\x04trueH\x06R\x12enableServiceLinks\x88\x01\x01\x12S\n" +
+	"\x11preemption_policy\x18\x1f \x01(\tB!\xc2\xda\x18\x1dz\x14PreemptLowerPriorityz\x05NeverH\aR\x10preemptionPolicy\x88\x01\x01\x12@\n" +
 	"\boverhead\x18  \x03(\v2$.xebec.core.v1.PodSpec.OverheadEntryR\boverhead\x12\xe0\x01\n" +
 	"\x1btopology_spread_constraints\x18! \x03(\v2'.xebec.core.v1.TopologySpreadConstraintBw\xc2\xda\x18s\x18\x02\"\vtopologyKey\"\x11whenUnsatisfiable:>the scheduler does not look at topology spread constraints yet\xb8\x01\x01\xc2\x01\vtopologyKeyR\x19topologySpreadConstraints\x12l\n" +
 	"\x14ephemeral_containers\x18\" \x03(\v2!.xebec.core.v1.EphemeralContainerB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04nameR\x13ephemeralContainers\x124\n" +
