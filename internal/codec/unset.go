@@ -338,6 +338,13 @@ var unsetFields = map[protoreflect.FullName]unset{
 	"xebec.networking.v1.NetworkPolicySpec.pod_selector":                   unsetZero,
 	"xebec.node.v1.RuntimeClass.handler":                                   unsetZero,
 	"xebec.node.v1.RuntimeClass.metadata":                                  unsetZero,
+	"xebec.policy.v1.PodDisruptionBudget.metadata":                         unsetZero,
+	"xebec.policy.v1.PodDisruptionBudget.spec":                             unsetZero,
+	"xebec.policy.v1.PodDisruptionBudget.status":                           unsetZero,
+	"xebec.policy.v1.PodDisruptionBudgetStatus.current_healthy":            unsetZero,
+	"xebec.policy.v1.PodDisruptionBudgetStatus.desired_healthy":            unsetZero,
+	"xebec.policy.v1.PodDisruptionBudgetStatus.disruptions_allowed":        unsetZero,
+	"xebec.policy.v1.PodDisruptionBudgetStatus.expected_pods":              unsetZero,
 	"xebec.scheduling.v1.PriorityClass.metadata":                           unsetZero,
 	"xebec.scheduling.v1.PriorityClass.value":                              unsetZero,
 }

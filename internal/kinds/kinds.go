@@ -20,6 +20,7 @@ import (
 	"github.com/xebec-project/xebec/internal/kinds/gateway"
 	"github.com/xebec-project/xebec/internal/kinds/networking"
 	"github.com/xebec-project/xebec/internal/kinds/node"
+	"github.com/xebec-project/xebec/internal/kinds/policy"
 	"github.com/xebec-project/xebec/internal/kinds/scheduling"
 	"github.com/xebec-project/xebec/internal/scheme"
 )
@@ -27,6 +28,8 @@ import (
 // builtin has the compiled-in kinds of all groups.
 var builtin = slices.Concat(
 	core.Kinds, apps.Kinds, batch.Kinds, coordination.Kinds, discovery.Kinds, gateway.Kinds, networking.Kinds, node.Kinds, scheduling.Kinds,
+	core.Kinds, apps.Kinds, coordination.Kinds, discovery.Kinds, gateway.Kinds, networking.Kinds, node.Kinds,
+	policy.Kinds, scheduling.Kinds,
 )
 
 // NewScheme returns a scheme of the compiled-in kinds, to which others can be added. The

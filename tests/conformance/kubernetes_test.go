@@ -13,6 +13,7 @@ import (
 	k8sdiscoveryv1 "k8s.io/api/discovery/v1"
 	k8snetworkingv1 "k8s.io/api/networking/v1"
 	k8snodev1 "k8s.io/api/node/v1"
+	k8spolicyv1 "k8s.io/api/policy/v1"
 	k8sschedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -34,6 +35,8 @@ func kubernetesScheme(t *testing.T) *runtime.Scheme {
 	for _, add := range []func(*runtime.Scheme) error{
 		k8sappsv1.AddToScheme, k8sbatchv1.AddToScheme, k8scoordinationv1.AddToScheme, k8scorev1.AddToScheme, k8sdiscoveryv1.AddToScheme, k8snetworkingv1.AddToScheme,
 		k8snodev1.AddToScheme, k8sschedulingv1.AddToScheme,
+		k8sappsv1.AddToScheme, k8scoordinationv1.AddToScheme, k8scorev1.AddToScheme, k8sdiscoveryv1.AddToScheme, k8snetworkingv1.AddToScheme,
+		k8snodev1.AddToScheme, k8spolicyv1.AddToScheme, k8sschedulingv1.AddToScheme,
 	} {
 		if err := add(s); err != nil {
 			t.Fatal(err)

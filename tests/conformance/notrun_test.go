@@ -24,13 +24,8 @@ var notRun = []struct{ pattern, why string }{
 	{"pods/security/seccomp/alpha/*.yaml", "by annotations that Kubernetes removed; a warning names the field"},
 	{"pods/security/seccomp/ga/*.yaml", "needs filters of its own on the nodes: agent/pods tests pods with such"},
 	{"service/networking/dual-stack-ipv6-svc.yaml", "by a field that Kubernetes removed; the error names the one of today"},
-	{"service/networking/*ingress*.yaml", "Ingress is not served"},
-	{"service/networking/simple-fanout-example.yaml", "Ingress is not served"},
-	{"service/networking/external-lb.yaml", "IngressClass is not served"},
-	{"service/networking/namespaced-params.yaml", "IngressClass is not served"},
 	{"policy/*psp.yaml", "PodSecurityPolicy is not served, nor by Kubernetes any more"},
 	{"policy/priority-class-resourcequota.yaml", "ResourceQuota is not served"},
-	{"policy/zookeeper-*.yaml", "PodDisruptionBudget is not served"},
 }
 
 // left is the table of what is not run.

@@ -4,11 +4,14 @@ import (
 	"reflect"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kubernetes/pkg/apis/networking"
 	networkingvalidation "k8s.io/kubernetes/pkg/apis/networking/validation"
 	"k8s.io/kubernetes/pkg/apis/node"
 	nodevalidation "k8s.io/kubernetes/pkg/apis/node/validation"
+	"k8s.io/kubernetes/pkg/apis/policy"
+	policyvalidation "k8s.io/kubernetes/pkg/apis/policy/validation"
 	schedulingvalidation "k8s.io/kubernetes/pkg/apis/scheduling/validation"
 )
 
@@ -51,6 +54,15 @@ var kinds = func() map[reflect.Type]kind {
 			errs := append(nodevalidation.ValidateRuntimeClass(o), nodevalidation.ValidateRuntimeClassUpdate(o, old)...)
 			return declared(o, old, errs)
 		}, nil))
+	budget := func(o *policy.PodDisruptionBudget) field.ErrorList {
+		return policyvalidation.ValidatePodDisruptionBudget(o, policyvalidation.PodDisruptionBudgetValidationOptions{})
+	}
+	add(of(false, budget,
+		func(o, _ *policy.PodDisruptionBudget) field.ErrorList { return budget(o) },
+		func(o, old *policy.PodDisruptionBudget) field.ErrorList {
+			return policyvalidation.ValidatePodDisruptionBudgetStatusUpdate(
+				o.Status, old.Status, field.NewPath("status"), schema.GroupVersion{Group: "policy", Version: "v1"})
+		}))
 	add(of(true,
 		schedulingvalidation.ValidatePriorityClass,
 		schedulingvalidation.ValidatePriorityClassUpdate, nil))
