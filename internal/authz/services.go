@@ -97,7 +97,7 @@ var services = map[string][]rule{
 	},
 	"endpoints": {
 		{[]string{"services", "pods", "nodes"}, []Action{Watch}, ""},
-		{[]string{"endpointslices.discovery.k8s.io"}, []Action{Watch, Create, Update, Delete}, ""},
+		{[]string{"endpoints", "endpointslices.discovery.k8s.io"}, []Action{Watch, Create, Update, Delete}, ""},
 	},
 	"cloud": {
 		{[]string{"services"}, []Action{Get, Watch, UpdateStatus}, ""},

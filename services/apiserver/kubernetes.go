@@ -112,6 +112,8 @@ func (s *Service) makeKubernetes(ctx context.Context, wanted []*discoveryv1.Endp
 	for _, w := range wanted {
 		problems = append(problems, s.writeSlice(ctx, k, w))
 	}
+	family := discoverykinds.AddressTypeOf(s.serviceCIDRs[0].Addr().String())
+	problems = append(problems, s.writeKubernetesEndpoints(ctx, kubernetesEndpoints(family, wanted)))
 	return errors.Join(problems...)
 }
 

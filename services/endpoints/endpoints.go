@@ -101,26 +101,26 @@ func (s *Service) setup(t *controller.Term) error {
 			byNamespace: func(p *corev1.Pod) []string { return []string{p.GetMetadata().GetNamespace()} },
 		},
 	})
-	slices := controller.Informer(t, client.InformerOptions[*discoveryv1.EndpointSlice]{
-		// A slice with the former label gets the present one when its service is reconciled, which every
-		// start does.
-		LabelSelector: labelManagedBy + " in (" + managedBy + "," + discovery.FormerEndpointSliceController + ")",
-		Transform:     func(e *discoveryv1.EndpointSlice) { e.Metadata.ManagedFields = nil },
-		Indexers: map[string]func(*discoveryv1.EndpointSlice) []string{
-			byService: func(e *discoveryv1.EndpointSlice) []string { return []string{serviceOf(e).String()} },
-		},
-	})
+	// A slice with the former label gets the present one when its service is reconciled, which every
+	// start does.
+	slices := sliceInformer(t, labelManagedBy+" in ("+managedBy+","+discovery.FormerEndpointSliceController+")")
 	r := &reconciler{
-		client: t.Client(), services: services, pods: pods, slices: slices,
+		writer: writer{client: t.Client()}, services: services, pods: pods, slices: slices,
 		events: s.Events(), selectors: newSelectors(), most: s.cfg.MaxEndpointsPerSlice,
 	}
 	// Before the controller's own handler, so that the pods which a reconcile meets find the selector.
 	services.OnChange(r.selectors.update)
 	c := t.Controller("endpointslice", s.cfg.Workers, r.reconcile)
 	controller.For(c, services)
-	pods.OnChange(func(old, now *corev1.Pod) { r.podChanged(c, old, now) })
 	controller.Map(c, slices, func(e *discoveryv1.EndpointSlice) []controller.Key {
 		return []controller.Key{serviceOf(e)}
+	})
+	o := s.setupEndpoints(t, services, pods)
+	pods.OnChange(func(old, now *corev1.Pod) {
+		r.podChanged(old, now, func(k controller.Key) {
+			c.Enqueue(k)
+			o.EnqueueAfter(k, endpointsBatch)
+		})
 	})
 
 	nodes := newRoll(controller.Informer(t, client.InformerOptions[*corev1.Node]{Transform: slimNode}))
@@ -131,6 +131,45 @@ func (s *Service) setup(t *controller.Term) error {
 	a := &addresses{services: services, events: s.Events()}
 	t.Go("clusterip-audit", a.run)
 	return nil
+}
+
+// setupEndpoints adds the controllers of Endpoints objects. It returns the one that writes them.
+func (s *Service) setupEndpoints(
+	t *controller.Term, services *client.Informer[*corev1.Service], pods *client.Informer[*corev1.Pod],
+) *controller.Controller {
+	endpoints := controller.Informer(t, client.InformerOptions[*corev1.Endpoints]{
+		Transform: func(e *corev1.Endpoints) { e.Metadata.ManagedFields = nil },
+	})
+	o := &objects{
+		client: t.Client(), services: services, pods: pods, endpoints: endpoints, events: s.Events(), deleted: map[controller.Key]bool{},
+	}
+	services.OnChange(o.serviceChanged)
+	c := t.Controller("endpoints", s.cfg.Workers, o.reconcile)
+	controller.For(c, services)
+	controller.For(c, endpoints)
+
+	mirrors := &mirror{
+		writer: writer{client: t.Client()}, services: services, endpoints: endpoints, slices: sliceInformer(t, labelManagedBy+"="+mirrored),
+		events: s.Events(),
+	}
+	m := t.Controller("endpointslicemirroring", s.cfg.Workers, mirrors.reconcile)
+	controller.For(m, services)
+	controller.For(m, endpoints)
+	controller.Map(m, mirrors.slices, func(e *discoveryv1.EndpointSlice) []controller.Key {
+		return []controller.Key{serviceOf(e)}
+	})
+	return c
+}
+
+// sliceInformer adds an informer of the slices with a label, by their service.
+func sliceInformer(t *controller.Term, selector string) *client.Informer[*discoveryv1.EndpointSlice] {
+	return controller.Informer(t, client.InformerOptions[*discoveryv1.EndpointSlice]{
+		LabelSelector: selector,
+		Transform:     func(e *discoveryv1.EndpointSlice) { e.Metadata.ManagedFields = nil },
+		Indexers: map[string]func(*discoveryv1.EndpointSlice) []string{
+			byService: func(e *discoveryv1.EndpointSlice) []string { return []string{serviceOf(e).String()} },
+		},
+	})
 }
 
 // slimService drops what is not read.

@@ -75,6 +75,7 @@ func TestServiceFollowsPods(t *testing.T) {
 		if d := time.Since(begun); d > 2*time.Millisecond {
 			t.Errorf("readiness took %v to show, without any load", d)
 		}
+		<-time.After(2 * endpointsBatch) // The Endpoints object follows.
 		updates := s.Calls("Update") + s.Calls("Create")
 		clienttest.Seed(s, pod(3, unready, func(p *corev1.Pod) { p.Metadata.Annotations = map[string]string{"a": "b"} }))
 		<-time.After(time.Second)

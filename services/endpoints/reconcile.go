@@ -18,21 +18,25 @@ import (
 
 // reconciler makes the slices of one service at a time what they should be.
 type reconciler struct {
-	client    *client.Client
+	writer
 	services  *client.Informer[*corev1.Service]
 	pods      *client.Informer[*corev1.Pod]
 	slices    *client.Informer[*discoveryv1.EndpointSlice]
 	events    *events.Recorder
 	selectors *selectors
 	most      int
+}
 
+// writer carries out plans.
+type writer struct {
+	client *client.Client
 	// written has the last writes to the slices of services.
 	written controller.Written
 }
 
-// podChanged enqueues the services that the pod was or is behind, if the change is one that a slice
-// shows.
-func (r *reconciler) podChanged(c *controller.Controller, old, now *corev1.Pod) {
+// podChanged passes to enqueue the services that the pod was or is behind, if the change is one that
+// a slice shows.
+func (r *reconciler) podChanged(old, now *corev1.Pod, enqueue func(controller.Key)) {
 	if old != nil && now != nil {
 		if sameForSlices(old, now) {
 			return
@@ -47,7 +51,7 @@ func (r *reconciler) podChanged(c *controller.Controller, old, now *corev1.Pod) 
 		}
 		m := pod.GetMetadata()
 		for _, name := range r.selectors.matching(m.GetNamespace(), m.GetLabels()) {
-			c.Enqueue(controller.Key{Namespace: m.GetNamespace(), Name: name})
+			enqueue(controller.Key{Namespace: m.GetNamespace(), Name: name})
 		}
 	}
 }
@@ -101,7 +105,7 @@ func orphans(have []*discoveryv1.EndpointSlice) []*discoveryv1.EndpointSlice {
 
 // write carries out a plan. What adds endpoints comes before what takes some away, so that none is
 // missing in between.
-func (r *reconciler) write(ctx context.Context, key controller.Key, p plan) error {
+func (r *writer) write(ctx context.Context, key controller.Key, p plan) error {
 	for _, e := range p.create {
 		stored, err := client.Create(ctx, r.client, e)
 		if err != nil {

@@ -59,7 +59,7 @@ func planSlices(svc *corev1.Service, pods []*corev1.Pod, have []*discoveryv1.End
 		byGroup[g] = append(byGroup[g], e)
 	}
 	for _, g := range slices.Sorted(maps.Keys(groups)) {
-		p.group(svc, groups[g], byGroup[g], most)
+		p.group(headOf(svc), groups[g], byGroup[g], most)
 	}
 	// A node that has heard of an endpoint's leaving has so heard of those that take its place.
 	slices.SortStableFunc(p.update, func(a, b *discoveryv1.EndpointSlice) int {
@@ -237,7 +237,7 @@ func groupKey(addressType string, ports []*discoveryv1.EndpointPort) string {
 }
 
 // group plans the slices of one group.
-func (p *plan) group(svc *corev1.Service, g *group, have []*discoveryv1.EndpointSlice, most int) {
+func (p *plan) group(h head, g *group, have []*discoveryv1.EndpointSlice, most int) {
 	missing := maps.Clone(g.endpoints)
 	// Fuller slices first: what is emptied is the least.
 	slices.SortFunc(have, func(a, b *discoveryv1.EndpointSlice) int {
@@ -251,7 +251,7 @@ func (p *plan) group(svc *corev1.Service, g *group, have []*discoveryv1.Endpoint
 	}
 	kept := make([]*slice, len(have))
 	for i, old := range have {
-		s := &slice{old: old, changed: !sameHead(svc, old)}
+		s := &slice{old: old, changed: !h.isOf(old)}
 		for _, e := range old.GetEndpoints() {
 			want := missing[endpointKey(e)]
 			if want == nil || len(s.now) == most {
@@ -290,7 +290,7 @@ func (p *plan) group(svc *corev1.Service, g *group, have []*discoveryv1.Endpoint
 			left--
 		case s.changed:
 			now := proto.Clone(s.old).(*discoveryv1.EndpointSlice)
-			setHead(svc, now)
+			h.set(now)
 			now.Endpoints = s.now
 			p.update = append(p.update, now)
 		}
@@ -299,27 +299,47 @@ func (p *plan) group(svc *corev1.Service, g *group, have []*discoveryv1.Endpoint
 		n := min(most, len(rest))
 		now := &discoveryv1.EndpointSlice{
 			Metadata: &metav1.ObjectMeta{
-				Namespace: svc.GetMetadata().GetNamespace(), GenerateName: svc.GetMetadata().GetName() + "-",
+				Namespace: h.namespace, GenerateName: h.name + "-",
 			},
 			AddressType: g.addressType, Ports: g.ports, Endpoints: rest[:n],
 		}
-		setHead(svc, now)
+		h.set(now)
 		p.create = append(p.create, now)
 		rest = rest[n:]
 		left++
 	}
 }
 
-// setHead sets the labels and the owner that a service's slice has.
-func setHead(svc *corev1.Service, e *discoveryv1.EndpointSlice) {
-	e.Metadata.Labels = headLabels(svc)
-	e.Metadata.OwnerReferences = []*metav1.OwnerReference{kinds.NewControllerRef(svc)}
+// head is what the slices of one object have in common.
+type head struct {
+	namespace, name string
+	labels          map[string]string
+	// annotations are nil where slices keep those that they have.
+	annotations map[string]string
+	owner       *metav1.OwnerReference
 }
 
-func sameHead(svc *corev1.Service, e *discoveryv1.EndpointSlice) bool {
-	refs := e.GetMetadata().GetOwnerReferences()
-	return maps.Equal(e.GetMetadata().GetLabels(), headLabels(svc)) &&
-		len(refs) == 1 && proto.Equal(refs[0], kinds.NewControllerRef(svc))
+// headOf returns the head of the slices of a service.
+func headOf(svc *corev1.Service) head {
+	m := svc.GetMetadata()
+	return head{namespace: m.GetNamespace(), name: m.GetName(), labels: headLabels(svc), owner: kinds.NewControllerRef(svc)}
+}
+
+// set gives a slice the head.
+func (h head) set(e *discoveryv1.EndpointSlice) {
+	e.Metadata.Labels = h.labels
+	e.Metadata.OwnerReferences = []*metav1.OwnerReference{h.owner}
+	if h.annotations != nil {
+		e.Metadata.Annotations = h.annotations
+	}
+}
+
+// isOf reports whether a slice has the head.
+func (h head) isOf(e *discoveryv1.EndpointSlice) bool {
+	m := e.GetMetadata()
+	refs := m.GetOwnerReferences()
+	return maps.Equal(m.GetLabels(), h.labels) && len(refs) == 1 && proto.Equal(refs[0], h.owner) &&
+		(h.annotations == nil || maps.Equal(m.GetAnnotations(), h.annotations))
 }
 
 // headLabels are the service's own labels, which people select slices by, and those that tie the

@@ -14,6 +14,12 @@ var Kinds = []*scheme.Kind{
 		Columns:    configMapColumns, Rules: configMapRules,
 	},
 	{
+		Version: "v1", Name: "Endpoints", Plural: "endpoints", Singular: "endpoints", ShortNames: []string{"ep"},
+		Namespaced: true,
+		New:        func() scheme.Object { return new(corev1.Endpoints) },
+		Columns:    endpointsColumns, Rules: endpointsRules,
+	},
+	{
 		Version: "v1", Name: "Event", Plural: "events", Singular: "event", ShortNames: []string{"ev"},
 		Namespaced: true,
 		New:        func() scheme.Object { return new(corev1.Event) },

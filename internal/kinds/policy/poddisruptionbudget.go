@@ -15,14 +15,6 @@ import (
 	policyv1 "github.com/xebec-project/xebec/proto/xebec/policy/v1"
 )
 
-// When pods that run but are not ready may be evicted.
-const (
-	// IfHealthyBudget requires that as many pods are healthy as the budget demands.
-	IfHealthyBudget = "IfHealthyBudget"
-	// AlwaysAllow requires nothing.
-	AlwaysAllow = "AlwaysAllow"
-)
-
 var (
 	podDisruptionBudgetRules = rules.For[*policyv1.PodDisruptionBudget]{
 		Name:  rules.NameIsSubdomain,

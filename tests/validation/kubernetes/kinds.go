@@ -6,6 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
 	"k8s.io/kubernetes/pkg/apis/networking"
 	networkingvalidation "k8s.io/kubernetes/pkg/apis/networking/validation"
 	"k8s.io/kubernetes/pkg/apis/node"
@@ -46,6 +47,7 @@ var kinds = func() map[reflect.Type]kind {
 	m := map[reflect.Type]kind{}
 	add := func(t reflect.Type, k kind) { m[t] = k }
 	addNetworking(add)
+	add(of(false, corevalidation.ValidateEndpointsCreate, corevalidation.ValidateEndpointsUpdate, nil))
 	add(of(true,
 		func(o *node.RuntimeClass) field.ErrorList {
 			return declared(o, nil, nodevalidation.ValidateRuntimeClass(o))
