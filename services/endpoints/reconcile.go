@@ -34,8 +34,8 @@ type writer struct {
 	written controller.Written
 }
 
-// podChanged passes to enqueue the services that the pod was or is behind, if the change is one that
-// a slice shows.
+// podChanged passes to enqueue the services that the pod was or is behind, if the change is one
+// that a slice shows.
 func (r *reconciler) podChanged(old, now *corev1.Pod, enqueue func(controller.Key)) {
 	if old != nil && now != nil {
 		if sameForSlices(old, now) {

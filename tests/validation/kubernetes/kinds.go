@@ -14,6 +14,8 @@ import (
 	"k8s.io/kubernetes/pkg/apis/policy"
 	policyvalidation "k8s.io/kubernetes/pkg/apis/policy/validation"
 	schedulingvalidation "k8s.io/kubernetes/pkg/apis/scheduling/validation"
+	"k8s.io/kubernetes/pkg/apis/storage"
+	storagevalidation "k8s.io/kubernetes/pkg/apis/storage/validation"
 )
 
 // kind does what the strategies of Kubernetes' registry of a kind do before a write. Functions that
@@ -47,6 +49,7 @@ var kinds = func() map[reflect.Type]kind {
 	m := map[reflect.Type]kind{}
 	add := func(t reflect.Type, k kind) { m[t] = k }
 	addNetworking(add)
+	addStorage(add)
 	add(of(false, corevalidation.ValidateEndpointsCreate, corevalidation.ValidateEndpointsUpdate, nil))
 	add(of(true,
 		func(o *node.RuntimeClass) field.ErrorList {
@@ -91,5 +94,25 @@ func addNetworking(add func(reflect.Type, kind)) {
 		},
 		func(o, old *networking.IngressClass) field.ErrorList {
 			return declared(o, old, networkingvalidation.ValidateIngressClassUpdate(o, old))
+		}, nil))
+}
+
+func addStorage(add func(reflect.Type, kind)) {
+	add(of(true,
+		func(o *storage.StorageClass) field.ErrorList {
+			return declared(o, nil, storagevalidation.ValidateStorageClass(o))
+		},
+		func(o, old *storage.StorageClass) field.ErrorList {
+			errs := append(storagevalidation.ValidateStorageClass(o), storagevalidation.ValidateStorageClassUpdate(o, old)...)
+			return declared(o, old, errs)
+		}, nil))
+	add(of(true, storagevalidation.ValidateCSIDriver, storagevalidation.ValidateCSIDriverUpdate, nil))
+	add(of(true, storagevalidation.ValidateCSINode, storagevalidation.ValidateCSINodeUpdate, nil))
+	capacity := func(o *storage.CSIStorageCapacity) field.ErrorList {
+		return storagevalidation.ValidateCSIStorageCapacity(o, storagevalidation.CSIStorageCapacityValidateOptions{})
+	}
+	add(of(false, capacity,
+		func(o, old *storage.CSIStorageCapacity) field.ErrorList {
+			return append(capacity(o), storagevalidation.ValidateCSIStorageCapacityUpdate(o, old)...)
 		}, nil))
 }
