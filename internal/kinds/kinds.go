@@ -28,8 +28,7 @@ import (
 
 // builtin has the compiled-in kinds of all groups.
 var builtin = slices.Concat(
-	core.Kinds, apps.Kinds, batch.Kinds, coordination.Kinds, discovery.Kinds, gateway.Kinds, networking.Kinds, node.Kinds, scheduling.Kinds,
-	core.Kinds, apps.Kinds, coordination.Kinds, discovery.Kinds, gateway.Kinds, networking.Kinds, node.Kinds,
+	core.Kinds, apps.Kinds, batch.Kinds, coordination.Kinds, discovery.Kinds, gateway.Kinds, networking.Kinds, node.Kinds,
 	policy.Kinds, scheduling.Kinds, storage.Kinds,
 )
 

@@ -34,10 +34,9 @@ func kubernetesScheme(t *testing.T) *runtime.Scheme {
 	t.Helper()
 	s := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
-		k8sappsv1.AddToScheme, k8sbatchv1.AddToScheme, k8scoordinationv1.AddToScheme, k8scorev1.AddToScheme, k8sdiscoveryv1.AddToScheme, k8snetworkingv1.AddToScheme,
-		k8snodev1.AddToScheme, k8sschedulingv1.AddToScheme,
-		k8sappsv1.AddToScheme, k8scoordinationv1.AddToScheme, k8scorev1.AddToScheme, k8sdiscoveryv1.AddToScheme, k8snetworkingv1.AddToScheme,
-		k8snodev1.AddToScheme, k8spolicyv1.AddToScheme, k8sschedulingv1.AddToScheme, k8sstoragev1.AddToScheme,
+		k8sappsv1.AddToScheme, k8sbatchv1.AddToScheme, k8scoordinationv1.AddToScheme, k8scorev1.AddToScheme,
+		k8sdiscoveryv1.AddToScheme, k8snetworkingv1.AddToScheme, k8snodev1.AddToScheme, k8spolicyv1.AddToScheme,
+		k8sschedulingv1.AddToScheme, k8sstoragev1.AddToScheme,
 	} {
 		if err := add(s); err != nil {
 			t.Fatal(err)
