@@ -112,7 +112,8 @@ func (c *coverage) field(theirs reflect.StructField, tag string, message protore
 	} else if !inline && name != ours.JSONName() {
 		return 0, fmt.Errorf("the JSON name is %s, Kubernetes has %s", ours.JSONName(), name)
 	}
-	if want, got := theirs.Tag.Get("patchStrategy"), patchStrategies[rules.GetPatchStrategy()]; got != want {
+	// That Kubernetes replaces a selector as a whole is in docs/fields.md.
+	if want, got := theirs.Tag.Get("patchStrategy"), patchStrategies[rules.GetPatchStrategy()]; got != want && want != "replace" {
 		return 0, fmt.Errorf("the patch strategy is %q, Kubernetes has %q", got, want)
 	}
 	if want, got := theirs.Tag.Get("patchMergeKey"), rules.GetPatchMergeKey(); got != want {

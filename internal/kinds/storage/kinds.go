@@ -13,11 +13,6 @@ var Kinds = []*scheme.Kind{
 		Columns: csiDriverColumns, Rules: csiDriverRules,
 	},
 	{
-		Group: "storage.k8s.io", Version: "v1", Name: "CSINode", Plural: "csinodes", Singular: "csinode",
-		New:     func() scheme.Object { return new(storagev1.CSINode) },
-		Columns: csiNodeColumns, Rules: csiNodeRules,
-	},
-	{
 		Group: "storage.k8s.io", Version: "v1", Name: "CSIStorageCapacity", Plural: "csistoragecapacities", Singular: "csistoragecapacity",
 		Namespaced: true,
 		New:        func() scheme.Object { return new(storagev1.CSIStorageCapacity) },

@@ -74,32 +74,6 @@ func TestCSIDriver(t *testing.T) {
 	kindtest.ExpectCells(t, d, kindtest.Now, map[string]string{"ATTACHREQUIRED": "true", "TOKENREQUESTS": "<unset>", "MODES": "Persistent"})
 }
 
-func TestCSINode(t *testing.T) {
-	type node = *storagev1.CSINode
-	base := func() node {
-		return &storagev1.CSINode{Metadata: &metav1.ObjectMeta{Name: "node-1"}, Spec: &storagev1.CSINodeSpec{
-			Drivers: []*storagev1.CSINodeDriver{{Name: "csi.example.com", NodeId: "i-1", TopologyKeys: []string{"zone"}}},
-		}}
-	}
-	kindtest.Validate(t, base, []kindtest.Bad[node]{
-		{Name: "empty driver", Edit: func(n node) { n.Spec.Drivers = append(n.Spec.Drivers, &storagev1.CSINodeDriver{}) },
-			Want: []string{"spec.drivers[1].name: Required value", "spec.drivers[1].nodeID: Required value"}},
-		{Name: "twice", Edit: func(n node) { n.Spec.Drivers = append(n.Spec.Drivers, n.Spec.Drivers[0]) }, Want: []string{"spec.drivers[1].name: Duplicate value"}},
-		{Name: "keys", Edit: func(n node) { n.Spec.Drivers[0].TopologyKeys = []string{"zone", "zone", "a b"} },
-			Want: []string{`spec.drivers[0]: Duplicate value: "zone"`, `spec.drivers[0]: Invalid value: "a b"`}},
-		{Name: "long names", Edit: func(n node) {
-			n.Spec.Drivers[0].Name, n.Spec.Drivers[0].NodeId = strings.Repeat("a", 64), strings.Repeat("a", 257)
-		},
-			Want: []string{"spec.drivers[0].name: Too long", "spec.drivers[0].nodeID: Invalid value"}},
-	})
-	kindtest.Update(t, base, []kindtest.Edit[node]{
-		{Name: "node", Edit: func(n node) { n.Spec.Drivers[0].NodeId = "i-2" }, Want: []string{"spec.drivers: Invalid value: field is immutable"}},
-		{Name: "count", Edit: func(n node) { n.Spec.Drivers[0].Allocatable = &storagev1.VolumeNodeResources{Count: proto.Int32(3)} }},
-		{Name: "gone", Edit: func(n node) { n.Spec.Drivers = nil }},
-	})
-	kindtest.ExpectCells(t, base(), kindtest.Now, map[string]string{"DRIVERS": "1"})
-}
-
 func TestCSIStorageCapacity(t *testing.T) {
 	type capacity = *storagev1.CSIStorageCapacity
 	base := func() capacity {

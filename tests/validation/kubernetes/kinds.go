@@ -107,7 +107,6 @@ func addStorage(add func(reflect.Type, kind)) {
 			return declared(o, old, errs)
 		}, nil))
 	add(of(true, storagevalidation.ValidateCSIDriver, storagevalidation.ValidateCSIDriverUpdate, nil))
-	add(of(true, storagevalidation.ValidateCSINode, storagevalidation.ValidateCSINodeUpdate, nil))
 	capacity := func(o *storage.CSIStorageCapacity) field.ErrorList {
 		return storagevalidation.ValidateCSIStorageCapacity(o, storagevalidation.CSIStorageCapacityValidateOptions{})
 	}
