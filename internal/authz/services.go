@@ -75,7 +75,7 @@ var services = map[string][]rule{
 	},
 	"scheduler": {
 		{[]string{"pods"}, []Action{Get, List, Watch, Bind, UpdateStatus}, ""},
-		{[]string{"nodes"}, []Action{List, Watch}, ""},
+		{[]string{"nodes", "namespaces", "services"}, []Action{List, Watch}, ""},
 	},
 	"workloads": {
 		{[]string{"deployments.apps"}, []Action{Get, Watch, UpdateStatus, Patch}, ""},

@@ -179,7 +179,7 @@ func TestRightsOfServices(t *testing.T) {
 			{Verb: Update, Resource: "serviceaccounts", Namespace: "a", Name: "s"},
 		},
 		"scheduler": {
-			{Verb: Watch, Resource: "namespaces"}, {Verb: Watch, Resource: "services"}, {Verb: Watch, Resource: "replicasets.apps"}, {Verb: Update, Resource: "pods", Namespace: "a", Name: "p"},
+			{Verb: Update, Resource: "namespaces", Name: "a"}, {Verb: UpdateStatus, Resource: "services", Namespace: "a", Name: "s"}, {Verb: Watch, Resource: "replicasets.apps"}, {Verb: Update, Resource: "pods", Namespace: "a", Name: "p"},
 			{Verb: Update, Resource: "events", Namespace: "a", Name: "e"}, {Verb: Update, Resource: leases, Namespace: "kube-system", Name: "scheduler"},
 			{Verb: Delete, Resource: "pods", Namespace: "a", Name: "p"},
 		},

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"maps"
 	"time"
 
 	"go.uber.org/zap"
@@ -17,7 +18,7 @@ func (l *loop) nodeChanged(old, node *corev1.Node) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if node == nil {
-		l.cache.DeleteNode(old.GetMetadata().GetName())
+		l.move(l.cache.DeleteNode(old.GetMetadata().GetName()), time.Now())
 		return
 	}
 	event, err := l.cache.SetNode(node)
@@ -27,6 +28,37 @@ func (l *loop) nodeChanged(old, node *corev1.Node) {
 		return
 	}
 	l.move(event, time.Now())
+}
+
+// namespaceChanged follows the namespaces informer.
+func (l *loop) namespaceChanged(old, ns *corev1.Namespace) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if ns == nil {
+		l.move(l.cache.SetNamespace(old.GetMetadata().GetName(), nil), time.Now())
+		return
+	}
+	l.move(l.cache.SetNamespace(ns.GetMetadata().GetName(), labelsOf(ns)), time.Now())
+}
+
+// labelsOf returns the labels of a namespace, which are not nil when it exists.
+func labelsOf(ns *corev1.Namespace) map[string]string {
+	if l := ns.GetMetadata().GetLabels(); l != nil {
+		return l
+	}
+	return map[string]string{}
+}
+
+// serviceChanged follows the services informer. Services only matter to the spread by defaults, for
+// which no pod waits.
+func (l *loop) serviceChanged(old, service *corev1.Service) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := service.GetMetadata()
+	if service == nil {
+		m = old.GetMetadata()
+	}
+	l.cache.SetService(m.GetNamespace(), m.GetName(), service.GetSpec().GetSelector())
 }
 
 // podChanged follows the pods informer.
@@ -54,7 +86,8 @@ func (l *loop) podChanged(old, pod *corev1.Pod) {
 		l.move(l.cache.SetPod(p), now)
 	case !l.serves(pod):
 		l.forget(p.UID)
-	case old == nil || old.GetMetadata().GetGeneration() != pod.GetMetadata().GetGeneration():
+	case old == nil || old.GetMetadata().GetGeneration() != pod.GetMetadata().GetGeneration() ||
+		!maps.Equal(old.GetMetadata().GetLabels(), pod.GetMetadata().GetLabels()):
 		// A change of the status alone, such as this scheduler's own condition, does not make the pod
 		// fit.
 		l.queue.Add(p, now)

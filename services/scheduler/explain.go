@@ -67,7 +67,21 @@ func (e *explainer) load(ctx context.Context, without string) (*cache.Cache, err
 	if err != nil {
 		return nil, fmt.Errorf("list pods: %w", err)
 	}
+	namespaces, _, err := client.List[*corev1.Namespace](ctx, e.client, client.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list namespaces: %w", err)
+	}
+	services, _, err := client.List[*corev1.Service](ctx, e.client, client.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list services: %w", err)
+	}
 	c := cache.New()
+	for _, service := range services {
+		c.SetService(service.GetMetadata().GetNamespace(), service.GetMetadata().GetName(), service.GetSpec().GetSelector())
+	}
+	for _, ns := range namespaces {
+		c.SetNamespace(ns.GetMetadata().GetName(), labelsOf(ns))
+	}
 	for _, n := range nodes {
 		if _, err := c.SetNode(n); err != nil {
 			return nil, err

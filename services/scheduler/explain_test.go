@@ -42,11 +42,11 @@ func TestExplain(t *testing.T) {
 		waitsFor, node string
 		rows           []string // node, and the filter that refuses it
 	}{
-		"waiting": {"the scheduler: 1 of 3 nodes fit", "", []string{"b ", "a NodeResources", "cordoned NodeUnschedulable"}},
+		"waiting": {"the scheduler: 1 of 3 nodes fit", "", []string{"b ", "a NodeResourcesFit", "cordoned NodeUnschedulable"}},
 		// Rated as if it were not bound: with its own 600m twice it would not fit.
 		"bound": {"", "a", []string{"b ", "a ", "cordoned NodeUnschedulable"}},
 		"huge": {"a change of a node or of the pod: no node fits", "",
-			[]string{"a NodeResources", "b NodeResources", "cordoned NodeUnschedulable"}},
+			[]string{"a NodeResourcesFit", "b NodeResourcesFit", "cordoned NodeUnschedulable"}},
 		"gated":   {"its scheduling gates to be removed: x, y", "", nil},
 		"other":   {`another scheduler, "mine"; this one is "default-scheduler"`, "", nil},
 		"deleted": {"nothing: it is being deleted", "", nil},
@@ -62,7 +62,7 @@ func TestExplain(t *testing.T) {
 		var rows []string
 		for _, r := range got.GetNodes() {
 			rows = append(rows, r.GetNodeName()+" "+r.GetRefusedBy())
-			if (r.GetRefusedBy() == "") != (len(r.GetScores()) >= 4) || (r.GetRefusedBy() == "") != (r.GetReason() == "") {
+			if (r.GetRefusedBy() == "") != (len(r.GetScores()) >= 3) || (r.GetRefusedBy() == "") != (r.GetReason() == "") {
 				t.Errorf("%s: row %v", name, r)
 			}
 		}

@@ -138,7 +138,7 @@ func (l *loop) bound(w *queue.Pod, a framework.Assignment, err error) {
 	}
 	now := time.Now()
 	l.queue.Retry(w, now)
-	l.move(l.cache.Event(framework.PodRemoved, a.Node), now)
+	l.move(l.cache.Removed(a), now)
 }
 
 func reference(p *framework.Pod) *corev1.ObjectReference {

@@ -82,8 +82,12 @@ func (s *Service) setup(t *controller.Term) error {
 		Transform: func(n *corev1.Node) { n.Metadata.ManagedFields = nil },
 	})
 	pods := controller.Informer(t, client.InformerOptions[*corev1.Pod]{Transform: slim})
+	namespaces := controller.Informer(t, client.InformerOptions[*corev1.Namespace]{})
+	services := controller.Informer(t, client.InformerOptions[*corev1.Service]{})
 	l := newLoop(s.cfg, t.Client(), pods, s.Events(), t.Logger())
 	nodes.OnChange(l.nodeChanged)
+	namespaces.OnChange(l.namespaceChanged)
+	services.OnChange(l.serviceChanged)
 	pods.OnChange(l.podChanged)
 	t.Go("loop", l.run)
 	t.Go("reporter", l.reporter.run)

@@ -4,6 +4,7 @@ package cache
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -29,7 +30,7 @@ type placed struct {
 // New returns a cache of a cluster without nodes.
 func New() *Cache {
 	return &Cache{
-		snapshot: framework.Snapshot{Resources: framework.NewResourceTable()},
+		snapshot: framework.NewSnapshot(),
 		nodes:    map[string]*framework.Node{}, pods: map[string]placed{},
 	}
 }
@@ -45,12 +46,8 @@ func (c *Cache) SetNode(from *corev1.Node) (framework.Event, error) {
 		return framework.Event{}, fmt.Errorf("node %s: allocatable: %w", name, err)
 	}
 	n := c.node(name)
-	event := framework.Event{Kind: n.Update(from, allocatable), Node: n}
-	if at, found := c.snapshot.Find(name); !found {
-		c.snapshot.Nodes = slices.Insert(c.snapshot.Nodes, at, n)
-		event.Kind = framework.NodeAdded
-	}
-	return event, nil
+	was := n.Labels
+	return framework.Event{Kind: c.snapshot.UpdateNode(n, from, allocatable), Node: n, WasLabels: was}, nil
 }
 
 // allocatable returns what a node offers, and gives an id to each resource that no node has offered
@@ -87,11 +84,14 @@ func (c *Cache) addResource(name string) {
 
 // DeleteNode removes a node. What its pods take stays counted, in case the node returns before they
 // are deleted.
-func (c *Cache) DeleteNode(name string) {
-	if at, found := c.snapshot.Find(name); found {
-		c.snapshot.Nodes = slices.Delete(c.snapshot.Nodes, at, at+1)
-		c.drop(name)
+func (c *Cache) DeleteNode(name string) framework.Event {
+	n := c.snapshot.Node(name)
+	if n == nil {
+		return framework.Event{}
 	}
+	c.snapshot.DeleteNode(n)
+	c.drop(name)
+	return framework.Event{Kind: framework.NodeDeleted, WasLabels: n.Labels}
 }
 
 // drop forgets a node that does not exist and has no pods.
@@ -117,17 +117,34 @@ func (c *Cache) SetPod(p *framework.Pod) framework.Event {
 	was, known := c.pods[p.UID]
 	c.remove(p.UID)
 	c.add(placed{Pod: p, node: p.Node})
-	switch {
-	case !known:
-		return framework.Event{}
-	case was.node != p.Node:
-		return c.Event(framework.PodRemoved, was.node)
-	case !slices.Equal(was.HostPorts, p.HostPorts):
-		return c.Event(framework.PodShrunk, p.Node)
-	case slices.ContainsFunc(was.Requests, func(r framework.Request) bool { return p.Request(r.Name) < r.Amount }):
-		return c.Event(framework.PodShrunk, p.Node)
+	e := framework.Event{Kind: changeOf(was, known, p), Pod: p, WasPod: was.Pod}
+	e.Node = c.snapshot.Node(p.Node)
+	if e.Kind&framework.PodRemoved != 0 {
+		e.Node = c.snapshot.Node(was.node)
 	}
-	return framework.Event{}
+	return e
+}
+
+// changeOf returns what became of a pod on a node.
+func changeOf(was placed, known bool, p *framework.Pod) framework.EventKind {
+	if !known {
+		return framework.PodAdded
+	}
+	var kind framework.EventKind
+	if was.reserved {
+		kind |= framework.PodAdded
+	}
+	if was.node != p.Node {
+		kind |= framework.PodRemoved
+	}
+	if !maps.Equal(was.Labels, p.Labels) || was.Deleting != p.Deleting {
+		kind |= framework.PodLabelsChanged
+	}
+	if !slices.Equal(was.HostPorts, p.HostPorts) ||
+		slices.ContainsFunc(was.Requests, func(r framework.Request) bool { return p.Request(r.Name) < r.Amount }) {
+		kind |= framework.PodShrunk
+	}
+	return kind
 }
 
 // DeletePod stops counting a pod. It does nothing for a pod that is not on a node.
@@ -137,7 +154,25 @@ func (c *Cache) DeletePod(uid string) framework.Event {
 		return framework.Event{}
 	}
 	c.remove(uid)
-	return c.Event(framework.PodRemoved, p.node)
+	return c.Removed(framework.Assignment{Pod: p.Pod, Node: p.node})
+}
+
+// Removed returns the event of a pod that is not on a node any more.
+func (c *Cache) Removed(a framework.Assignment) framework.Event {
+	return framework.Event{Kind: framework.PodRemoved, Node: c.snapshot.Node(a.Node), WasPod: a.Pod}
+}
+
+// SetNamespace notes the labels of a namespace, nil when it was deleted.
+func (c *Cache) SetNamespace(name string, labels map[string]string) framework.Event {
+	if !c.snapshot.SetNamespace(name, labels) {
+		return framework.Event{}
+	}
+	return framework.Event{Kind: framework.NamespaceChanged, Namespace: name}
+}
+
+// SetService notes the selector of a service, nil when it was deleted.
+func (c *Cache) SetService(namespace, name string, selector map[string]string) {
+	c.snapshot.SetService(namespace, name, selector)
 }
 
 // Reserve counts a pod on the node that was chosen for it. It implements framework.ReservePlugin.
@@ -163,14 +198,9 @@ func (c *Cache) Reserved(a framework.Assignment) bool {
 	return ok && p.reserved && p.node == a.Node
 }
 
-// Event returns an event about a node, which may not exist.
-func (c *Cache) Event(kind framework.EventKind, node string) framework.Event {
-	return framework.Event{Kind: kind, Node: c.snapshot.Node(node)}
-}
-
 func (c *Cache) add(p placed) {
 	c.pods[p.UID] = p
-	c.node(p.node).AddPod(p.Pod, c.snapshot.Resources)
+	c.snapshot.AddPod(c.node(p.node), p.Pod)
 }
 
 func (c *Cache) remove(uid string) {
@@ -179,6 +209,6 @@ func (c *Cache) remove(uid string) {
 		return
 	}
 	delete(c.pods, uid)
-	c.nodes[p.node].RemovePod(p.Pod, c.snapshot.Resources)
+	c.snapshot.RemovePod(c.nodes[p.node], p.Pod)
 	c.drop(p.node)
 }

@@ -157,7 +157,7 @@ func TestResizedPods(t *testing.T) {
 		cpu  string
 		used int64
 		want framework.EventKind
-	}{{"600m", 600, 0}, {"900m", 900, 0}, {"900m", 900, 0}, {"200m", 200, framework.PodShrunk}} {
+	}{{"600m", 600, framework.PodAdded}, {"900m", 900, 0}, {"900m", 900, 0}, {"200m", 200, framework.PodShrunk}} {
 		if e := c.SetPod(requesting(t, "a", "n", step.cpu)); e.Kind != step.want {
 			t.Errorf("%s: event %b, want %b", step.cpu, e.Kind, step.want)
 		}

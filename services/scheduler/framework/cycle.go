@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// Cycle holds the filters of one pod for one scheduling cycle. It is valid as long as its snapshot.
+// Cycle holds the filters of one pod for one scheduling cycle. It is valid until the next one
+// begins, or the cache that its snapshot is of changes.
 type Cycle struct {
 	snapshot *Snapshot
 	filters  []filter
@@ -23,6 +24,7 @@ type filter struct {
 
 // Begin runs PreFilter.
 func (f *Profile) Begin(s *Snapshot, p *Pod) *Cycle {
+	s.pods.trim()
 	c := &Cycle{snapshot: s, filters: make([]filter, 0, len(f.plugins.PreFilter))}
 	for _, pl := range f.plugins.PreFilter {
 		nf := pl.PreFilter(s, p)
@@ -74,6 +76,28 @@ func (c *Cycle) refusal(n *Node) (by *filter, reasons []string) {
 		}
 	}
 	return nil, nil
+}
+
+// RemovePod takes a pod off a node, so that Refusal answers as if it were not there. The caller
+// undoes that by AddPod before the snapshot is used for something else.
+func (c *Cycle) RemovePod(n *Node, p *Pod) {
+	c.snapshot.RemovePod(n, p)
+	c.moved(n, p, -1)
+}
+
+// AddPod puts a pod back that RemovePod took off. Pods that never were there can be added to the
+// snapshot before the cycle begins.
+func (c *Cycle) AddPod(n *Node, p *Pod) {
+	c.snapshot.AddPod(n, p)
+	c.moved(n, p, 1)
+}
+
+func (c *Cycle) moved(n *Node, p *Pod, by int) {
+	for i := range c.filters {
+		if counter, ok := c.filters[i].NodeFilter.(PodCounter); ok {
+			counter.CountPod(n, p, by)
+		}
+	}
 }
 
 // feasible returns the nodes that pass all filters, or why there is none.

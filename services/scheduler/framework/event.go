@@ -1,7 +1,7 @@
 package framework
 
 // EventKind is a set of kinds of changes in the cluster.
-type EventKind uint16
+type EventKind uint32
 
 // The changes that can let a pod fit.
 const (
@@ -15,10 +15,18 @@ const (
 	NodeTaintsChanged
 	// NodeAllocatableChanged is a change of what a node offers to pods.
 	NodeAllocatableChanged
+	// NodeDeleted is a node that does not exist any more.
+	NodeDeleted
+	// PodAdded is a pod that is bound to a node.
+	PodAdded
+	// PodLabelsChanged is a change of the labels of a pod on a node, or the begin of its deletion.
+	PodLabelsChanged
 	// PodRemoved is a pod that left its node: deleted, finished, or not bound after all.
 	PodRemoved
 	// PodShrunk is a pod on a node that takes less of something than before, or other host ports.
 	PodShrunk
+	// NamespaceChanged is a new namespace, or a change of the labels of one.
+	NamespaceChanged
 )
 
 // Event is one change of the cluster.
@@ -28,6 +36,13 @@ type Event struct {
 	// Node is the node that changed, or that the pod is on, as it is after the event; nil when it does
 	// not exist.
 	Node *Node
+	// WasLabels are the labels that the node had before it changed or was deleted.
+	WasLabels map[string]string
+	// Pod is the pod that changed as it is after the event, nil when it left its node, and WasPod as
+	// it was, nil when it was not there.
+	Pod, WasPod *Pod
+	// Namespace is the name of the namespace that changed.
+	Namespace string
 }
 
 // EventHint registers events with a plug-in, as a QueueingHint does in Kubernetes.

@@ -45,6 +45,12 @@ type NodeNamer interface {
 	NodeNames() (names []string, ok bool)
 }
 
+// PodCounter is a NodeFilter that holds counts of pods of its own, besides those of the snapshot.
+type PodCounter interface {
+	// CountPod notes that a pod was put on a node, or taken off for -1.
+	CountPod(n *Node, p *Pod, by int)
+}
+
 // PreScorePlugin rates the nodes that passed all filters.
 type PreScorePlugin interface {
 	Plugin

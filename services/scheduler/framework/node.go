@@ -24,9 +24,11 @@ type Node struct {
 	Allocatable, Used Resources
 	// Images holds the full names of the images that the node has.
 	Images map[string]bool
+	// Pods are the pods on the node.
+	Pods []*Pod
 	// HostPorts counts the pods that take each port.
 	HostPorts map[HostPort]int
-	// Controllers counts the pods of each controller, by its uid.
+	// Controllers counts the pods of each controller that are not being deleted, by its uid.
 	Controllers map[string]int
 }
 
@@ -66,10 +68,20 @@ func (n *Node) Update(from *corev1.Node, allocatable Resources) EventKind {
 }
 
 // AddPod counts a pod on the node.
-func (n *Node) AddPod(p *Pod, t *ResourceTable) { n.count(p, t, 1) }
+func (n *Node) AddPod(p *Pod, t *ResourceTable) {
+	n.Pods = append(n.Pods, p)
+	n.count(p, t, 1)
+}
 
 // RemovePod undoes AddPod for the same pod.
-func (n *Node) RemovePod(p *Pod, t *ResourceTable) { n.count(p, t, -1) }
+func (n *Node) RemovePod(p *Pod, t *ResourceTable) {
+	if at := slices.Index(n.Pods, p); at >= 0 {
+		last := len(n.Pods) - 1
+		n.Pods[at], n.Pods[last] = n.Pods[last], nil
+		n.Pods = n.Pods[:last]
+	}
+	n.count(p, t, -1)
+}
 
 func (n *Node) count(p *Pod, t *ResourceTable, sign int) {
 	for _, r := range p.Requests {
@@ -80,7 +92,7 @@ func (n *Node) count(p *Pod, t *ResourceTable, sign int) {
 	for _, port := range p.HostPorts {
 		bump(n.HostPorts, port, sign)
 	}
-	if p.Controller != "" {
+	if p.Controller != "" && !p.Deleting {
 		bump(n.Controllers, p.Controller, sign)
 	}
 }

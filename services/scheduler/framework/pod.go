@@ -11,6 +11,12 @@ import (
 type Pod struct {
 	// Namespace, Name and UID identify the pod.
 	Namespace, Name, UID string
+	// Labels are metadata.labels.
+	Labels map[string]string
+	// Deleting says that the pod is being deleted.
+	Deleting bool
+	// SchedulerName is spec.schedulerName.
+	SchedulerName string
 	// Priority orders waiting pods: the highest comes first.
 	Priority int32
 	// Node is the node that the pod is bound to, empty while it waits.
@@ -22,14 +28,20 @@ type Pod struct {
 	RequiredNodes RequiredNodes
 	// PreferredNodes are the nodes that it prefers.
 	PreferredNodes []WeightedNodeTerm
+	// Terms are the terms of its affinity to pods and of its anti-affinity, by TermKind.
+	Terms [termKinds][]PodTerm
+	// Spread is spec.topologySpreadConstraints.
+	Spread []SpreadConstraint
 	// Tolerations is spec.tolerations.
 	Tolerations []*corev1.Toleration
 	// HostPorts are the ports that the containers take on the node.
 	HostPorts []HostPort
 	// Images are the full names of the containers' images.
 	Images []string
-	// Controller is the uid of the pod's controller, empty for none.
-	Controller string
+	// Controller is the uid of the pod's controller, empty for none, and ControllerKind its kind.
+	Controller, ControllerKind string
+
+	group string // the key of its podGroup
 }
 
 // HostPort is a port that a pod takes on its node. The address 0.0.0.0 stands for all.
@@ -58,6 +70,8 @@ func NewPod(p *corev1.Pod) (*Pod, error) {
 	}
 	out := &Pod{
 		Namespace: p.GetMetadata().GetNamespace(), Name: p.GetMetadata().GetName(), UID: p.GetMetadata().GetUid(),
+		Labels: p.GetMetadata().GetLabels(), Deleting: p.GetMetadata().GetDeletionTimestamp() != nil,
+		SchedulerName: spec.GetSchedulerName(), Terms: podTerms(p), Spread: spreadConstraints(p),
 		Priority: spec.GetPriority(), Node: spec.GetNodeName(), Requests: requests,
 		RequiredNodes: requiredNodes(spec), PreferredNodes: preferredNodes(spec), Tolerations: spec.GetTolerations(),
 	}
@@ -75,8 +89,9 @@ func NewPod(p *corev1.Pod) (*Pod, error) {
 		}
 	}
 	if owner := kinds.ControllerOf(p); owner != nil {
-		out.Controller = owner.GetUid()
+		out.Controller, out.ControllerKind = owner.GetUid(), owner.GetKind()
 	}
+	out.group = groupKey(out)
 	return out, nil
 }
 

@@ -3,12 +3,13 @@ package plugins
 
 import (
 	"github.com/xebec-project/xebec/services/scheduler/framework"
-	"github.com/xebec-project/xebec/services/scheduler/plugins/hostports"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/imagelocality"
+	"github.com/xebec-project/xebec/services/scheduler/plugins/interpodaffinity"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/nodeaffinity"
+	"github.com/xebec-project/xebec/services/scheduler/plugins/nodeports"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/noderesources"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/nodeunschedulable"
-	"github.com/xebec-project/xebec/services/scheduler/plugins/spread"
+	"github.com/xebec-project/xebec/services/scheduler/plugins/podtopologyspread"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/tainttoleration"
 )
 
@@ -20,15 +21,18 @@ func Default() framework.Plugins {
 			nodeunschedulable.Plugin{},
 			tainttoleration.Plugin{},
 			nodeaffinity.Plugin{},
-			hostports.Plugin{},
+			nodeports.Plugin{},
 			noderesources.Fit{},
+			podtopologyspread.Default(),
+			interpodaffinity.Plugin{},
 		},
 		PreScore: []framework.WeightedPlugin{
 			{Plugin: noderesources.LeastAllocated{}, Weight: 1},
 			{Plugin: noderesources.BalancedAllocation{}, Weight: 1},
-			{Plugin: spread.Plugin{}, Weight: 2},
+			{Plugin: podtopologyspread.Default(), Weight: 2},
 			{Plugin: tainttoleration.Plugin{}, Weight: 3},
 			{Plugin: nodeaffinity.Plugin{}, Weight: 2},
+			{Plugin: interpodaffinity.Plugin{HardPodAffinityWeight: interpodaffinity.DefaultHardPodAffinityWeight}, Weight: 2},
 			{Plugin: imagelocality.Plugin{}, Weight: 1},
 		},
 	}

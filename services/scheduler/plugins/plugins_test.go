@@ -44,9 +44,13 @@ func readScenario(t *testing.T, lines []string) scenario {
 				t.Fatal(err)
 			}
 		case "on":
-			s.cache.SetPod(frameworktest.Pod(t, words[1], words[0], podSpec(words[2:])))
+			s.cache.SetPod(podOf(t, words[1], words[0], words[2:]))
 		case "pod":
-			s.pod = frameworktest.Pod(t, "p", "", podSpec(words))
+			s.pod = podOf(t, "p", "", words)
+		case "service":
+			s.cache.SetService("default", words[0], labelSet(words[1:]))
+		case "namespace":
+			s.cache.SetNamespace(words[0], labelSet(words[1:]))
 		case "want":
 			s.want = rest
 		case "why":
@@ -60,43 +64,6 @@ func readScenario(t *testing.T, lines []string) scenario {
 		}
 	}
 	return s
-}
-
-func nodeFields(words []string) (fields string, labels map[string]string) {
-	labels = map[string]string{}
-	var all []string
-	for _, w := range words {
-		key, value, isLabel := strings.Cut(w, "=")
-		switch {
-		case w == "big":
-			all = append(all, frameworktest.Big)
-		case w == "small":
-			all = append(all, frameworktest.Small)
-		case isLabel && !strings.HasPrefix(w, `"`):
-			labels[key] = value
-		default:
-			all = append(all, w)
-		}
-	}
-	return strings.Join(all, ","), labels
-}
-
-func podSpec(words []string) string {
-	var requests, fields []string
-	hasContainers := false
-	for _, w := range words {
-		name, amount, isRequest := strings.Cut(w, "=")
-		if isRequest && !strings.HasPrefix(w, `"`) {
-			requests = append(requests, fmt.Sprintf("%q:%q", name, amount))
-			continue
-		}
-		hasContainers = hasContainers || strings.HasPrefix(w, `"containers"`)
-		fields = append(fields, w)
-	}
-	if !hasContainers {
-		fields = append(fields, frameworktest.Container(strings.Join(requests, ",")))
-	}
-	return strings.Join(fields, ",")
 }
 
 // readCases returns the names and bodies of the cases in testdata, in their order.

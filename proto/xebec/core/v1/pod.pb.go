@@ -1904,7 +1904,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xce\x1d\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\x8e\x1d\n" +
 	"\aPodSpec\x12G\n" +
 	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x03\xc2\x01\x04nameR\avolumes\x12R\n" +
 	"\n" +
@@ -1944,8 +1944,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x14enable_service_links\x18\x1e \x01(\bB\n" +
 	"\xc2\xda\x18\x062\x04trueH\x06R\x12enableServiceLinks\x88\x01\x01\x12S\n" +
 	"\x11preemption_policy\x18\x1f \x01(\tB!\xc2\xda\x18\x1dz\x14PreemptLowerPriorityz\x05NeverH\aR\x10preemptionPolicy\x88\x01\x01\x12@\n" +
-	"\boverhead\x18  \x03(\v2$.xebec.core.v1.PodSpec.OverheadEntryR\boverhead\x12\xe0\x01\n" +
-	"\x1btopology_spread_constraints\x18! \x03(\v2'.xebec.core.v1.TopologySpreadConstraintBw\xc2\xda\x18s\x18\x02\"\vtopologyKey\"\x11whenUnsatisfiable:>the scheduler does not look at topology spread constraints yet\xb8\x01\x01\xc2\x01\vtopologyKeyR\x19topologySpreadConstraints\x12l\n" +
+	"\boverhead\x18  \x03(\v2$.xebec.core.v1.PodSpec.OverheadEntryR\boverhead\x12\xa0\x01\n" +
+	"\x1btopology_spread_constraints\x18! \x03(\v2'.xebec.core.v1.TopologySpreadConstraintB7\xc2\xda\x183\x18\x02\"\vtopologyKey\"\x11whenUnsatisfiable\xb8\x01\x01\xc2\x01\vtopologyKeyR\x19topologySpreadConstraints\x12l\n" +
 	"\x14ephemeral_containers\x18\" \x03(\v2!.xebec.core.v1.EphemeralContainerB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04nameR\x13ephemeralContainers\x124\n" +
 	"\x14set_hostname_as_fqdn\x18# \x01(\bH\bR\x11setHostnameAsFQDN\x88\x01\x01\x12$\n" +
 	"\x02os\x18$ \x01(\v2\x14.xebec.core.v1.PodOSR\x02os\x12Z\n" +

@@ -933,11 +933,11 @@ var File_xebec_core_v1_scheduling_proto protoreflect.FileDescriptor
 
 const file_xebec_core_v1_scheduling_proto_rawDesc = "" +
 	"\n" +
-	"\x1exebec/core/v1/scheduling.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/selector.proto\"\xc1\x02\n" +
+	"\x1exebec/core/v1/scheduling.proto\x12\rxebec.core.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1bxebec/meta/v1/options.proto\x1a\x1cxebec/meta/v1/selector.proto\"\xd7\x01\n" +
 	"\bAffinity\x12@\n" +
-	"\rnode_affinity\x18\x01 \x01(\v2\x1b.xebec.core.v1.NodeAffinityR\fnodeAffinity\x12r\n" +
-	"\fpod_affinity\x18\x02 \x01(\v2\x1a.xebec.core.v1.PodAffinityB3\xc2\xda\x18/:-the scheduler does not look at other pods yetR\vpodAffinity\x12\x7f\n" +
-	"\x11pod_anti_affinity\x18\x03 \x01(\v2\x1e.xebec.core.v1.PodAntiAffinityB3\xc2\xda\x18/:-the scheduler does not look at other pods yetR\x0fpodAntiAffinity\"\xb1\x02\n" +
+	"\rnode_affinity\x18\x01 \x01(\v2\x1b.xebec.core.v1.NodeAffinityR\fnodeAffinity\x12=\n" +
+	"\fpod_affinity\x18\x02 \x01(\v2\x1a.xebec.core.v1.PodAffinityR\vpodAffinity\x12J\n" +
+	"\x11pod_anti_affinity\x18\x03 \x01(\v2\x1e.xebec.core.v1.PodAntiAffinityR\x0fpodAntiAffinity\"\xb1\x02\n" +
 	"\fNodeAffinity\x12\x88\x01\n" +
 	"3required_during_scheduling_ignored_during_execution\x18\x01 \x01(\v2\x1b.xebec.core.v1.NodeSelectorR.requiredDuringSchedulingIgnoredDuringExecution\x12\x95\x01\n" +
 	"4preferred_during_scheduling_ignored_during_execution\x18\x02 \x03(\v2&.xebec.core.v1.PreferredSchedulingTermR/preferredDuringSchedulingIgnoredDuringExecution\"\x9b\x01\n" +

@@ -36,13 +36,16 @@ func Pod(t testing.TB, name, node, spec string) *framework.Pod {
 	return PodOf(t, name, node, "rs", spec)
 }
 
-// PodOf returns a pod of a ReplicaSet, like Pod.
-func PodOf(t testing.TB, name, node, replicaSet, spec string) *framework.Pod {
+// PodOf returns a pod of a ReplicaSet, like Pod, with changes.
+func PodOf(t testing.TB, name, node, replicaSet, spec string, changes ...func(*corev1.Pod)) *framework.Pod {
 	t.Helper()
 	pod := &corev1.Pod{}
 	decode(t, fmt.Sprintf(`{"metadata":{"name":%q,"uid":%q,"namespace":"default","ownerReferences":[{"apiVersion":"apps/v1",
 		"kind":"ReplicaSet","name":%q,"uid":%q,"controller":true}]},"spec":{"nodeName":%q,%s}}`,
 		name, name, replicaSet, replicaSet, node, spec), pod)
+	for _, change := range changes {
+		change(pod)
+	}
 	p, err := framework.NewPod(pod)
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 type Fit struct{}
 
 // Name implements framework.Plugin.
-func (Fit) Name() string { return "NodeResources" }
+func (Fit) Name() string { return "NodeResourcesFit" }
 
 // EventsToRegister implements framework.PreFilterPlugin.
 func (pl Fit) EventsToRegister() []framework.EventHint {

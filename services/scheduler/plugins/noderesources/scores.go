@@ -12,7 +12,7 @@ import (
 type LeastAllocated struct{}
 
 // Name implements framework.Plugin.
-func (LeastAllocated) Name() string { return "LeastAllocated" }
+func (LeastAllocated) Name() string { return "NodeResourcesFit" }
 
 // PreScore implements framework.PreScorePlugin.
 func (LeastAllocated) PreScore(_ *framework.Snapshot, p *framework.Pod, _ []*framework.Node) framework.NodeScorer {
@@ -32,7 +32,7 @@ func (s leastAllocated) Score(_ int, n *framework.Node) float64 {
 type BalancedAllocation struct{}
 
 // Name implements framework.Plugin.
-func (BalancedAllocation) Name() string { return "BalancedAllocation" }
+func (BalancedAllocation) Name() string { return "NodeResourcesBalancedAllocation" }
 
 // PreScore implements framework.PreScorePlugin.
 func (BalancedAllocation) PreScore(_ *framework.Snapshot, p *framework.Pod, _ []*framework.Node) framework.NodeScorer {

@@ -1,5 +1,5 @@
-// Package hostports refuses nodes on which a port of the pod is taken.
-package hostports
+// Package nodeports refuses nodes on which a port of the pod is taken.
+package nodeports
 
 import (
 	"fmt"
@@ -8,7 +8,7 @@ import (
 )
 
 // Name is the plug-in's name.
-const Name = "HostPorts"
+const Name = "NodePorts"
 
 // Plugin refuses nodes where another pod has one of the pod's host ports.
 type Plugin struct{}
