@@ -89,7 +89,7 @@ func onHostPort(port int32) func(*corev1.Pod) {
 
 // idleLoop returns a loop without goroutines, which the test drives by informer events and calls of
 // schedule.
-func idleLoop(t *testing.T) *loop {
+func idleLoop(t testing.TB) *loop {
 	t.Helper()
 	_, c := clienttest.Start(t)
 	pods := client.NewInformer(c, client.InformerOptions[*corev1.Pod]{})

@@ -27,7 +27,7 @@ func (s scorer) Score(_ int, n *framework.Node) float64 {
 	}
 	held := 0
 	for _, image := range s {
-		if n.Images[image] {
+		if len(n.Images) > 0 && n.Images[image] {
 			held++
 		}
 	}

@@ -63,5 +63,5 @@ func share(request int64, id framework.ResourceID, n *framework.Node) float64 {
 	if n.Allocatable[id] <= 0 {
 		return 1
 	}
-	return math.Min(1, float64(n.Used[id]+request)/float64(n.Allocatable[id]))
+	return min(1, float64(n.Used[id]+request)/float64(n.Allocatable[id]))
 }
