@@ -97,7 +97,7 @@ func (l *loop) podChanged(old, pod *corev1.Pod) {
 
 // serves reports whether a pod without a node is this scheduler's to place now.
 func (l *loop) serves(p *corev1.Pod) bool {
-	return p.GetSpec().GetSchedulerName() == l.cfg.SchedulerName &&
+	return l.profiles[p.GetSpec().GetSchedulerName()] != nil &&
 		p.GetMetadata().GetDeletionTimestamp() == nil && len(p.GetSpec().GetSchedulingGates()) == 0
 }
 

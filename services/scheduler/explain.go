@@ -3,6 +3,8 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/xebec-project/xebec/internal/apierr"
@@ -19,8 +21,8 @@ import (
 type explainer struct {
 	schedulerv1.UnimplementedSchedulerServiceServer
 	client    *client.Client
-	profile   *framework.Profile
-	scheduler string // the spec.schedulerName that is served
+	profiles  map[string]*framework.Profile // by spec.schedulerName
+	scheduler string                        // the spec.schedulerName that explains the pods of other schedulers
 }
 
 // Explain shows how each node fares for a pod.
@@ -42,7 +44,11 @@ func (e *explainer) Explain(ctx context.Context, req *schedulerv1.ExplainRequest
 	}
 	resp := &schedulerv1.ExplainResponse{NodeName: p.Node}
 	fits := 0
-	for _, v := range e.profile.Explain(state.Snapshot(), p) {
+	profile, served := e.profiles[p.SchedulerName]
+	if !served {
+		profile = e.profiles[e.scheduler]
+	}
+	for _, v := range profile.Explain(state.Snapshot(), p) {
 		row := &schedulerv1.NodeVerdict{NodeName: v.Node, RefusedBy: v.RefusedBy, Reason: v.Reason, Total: v.Total}
 		for _, s := range v.Scores {
 			row.Scores = append(row.Scores, &schedulerv1.Score{Name: s.Name, Score: s.Score, Weight: s.Weight})
@@ -52,7 +58,7 @@ func (e *explainer) Explain(ctx context.Context, req *schedulerv1.ExplainRequest
 		}
 		resp.Nodes = append(resp.Nodes, row)
 	}
-	resp.WaitsFor = waitsFor(pod, e.scheduler, len(resp.Nodes), fits)
+	resp.WaitsFor = waitsFor(pod, e.names(), len(resp.Nodes), fits)
 	return resp, nil
 }
 
@@ -100,8 +106,11 @@ func (e *explainer) load(ctx context.Context, without string) (*cache.Cache, err
 	return c, nil
 }
 
+// names returns the names of the schedulers that this service is.
+func (e *explainer) names() []string { return slices.Sorted(maps.Keys(e.profiles)) }
+
 // waitsFor returns what an unbound pod waits for, empty when it is bound.
-func waitsFor(pod *corev1.Pod, scheduler string, nodes, fits int) string {
+func waitsFor(pod *corev1.Pod, schedulers []string, nodes, fits int) string {
 	switch {
 	case pod.GetSpec().GetNodeName() != "":
 		return ""
@@ -113,8 +122,8 @@ func waitsFor(pod *corev1.Pod, scheduler string, nodes, fits int) string {
 			names[i] = g.GetName()
 		}
 		return "its scheduling gates to be removed: " + strings.Join(names, ", ")
-	case pod.GetSpec().GetSchedulerName() != scheduler:
-		return fmt.Sprintf("another scheduler, %q; this one is %q", pod.GetSpec().GetSchedulerName(), scheduler)
+	case !slices.Contains(schedulers, pod.GetSpec().GetSchedulerName()):
+		return fmt.Sprintf("another scheduler, %q; this one is %q", pod.GetSpec().GetSchedulerName(), strings.Join(schedulers, ", "))
 	case nodes == 0:
 		return "a node: the cluster has no nodes"
 	case fits == 0:

@@ -10,13 +10,11 @@ import (
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
-	"github.com/xebec-project/xebec/services/scheduler/framework"
-	"github.com/xebec-project/xebec/services/scheduler/plugins"
 )
 
 func TestExplain(t *testing.T) {
 	s, c := clienttest.Start(t)
-	e := &explainer{client: c, profile: framework.NewProfile(plugins.Default()), scheduler: DefaultName}
+	e := &explainer{client: c, profiles: DefaultConfig().newProfiles(), scheduler: DefaultName}
 	explain := func(name string) *schedulerv1.ExplainResponse {
 		t.Helper()
 		resp, err := e.Explain(t.Context(), &schedulerv1.ExplainRequest{Namespace: "default", Name: name})

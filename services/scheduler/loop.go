@@ -16,7 +16,6 @@ import (
 	"github.com/xebec-project/xebec/services/scheduler/binding"
 	"github.com/xebec-project/xebec/services/scheduler/cache"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
-	"github.com/xebec-project/xebec/services/scheduler/plugins"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/defaultbinder"
 	"github.com/xebec-project/xebec/services/scheduler/queue"
 )
@@ -27,7 +26,7 @@ type loop struct {
 	cfg      Config
 	log      *zap.Logger
 	events   *events.Recorder
-	profile  *framework.Profile
+	profiles map[string]*framework.Profile // by spec.schedulerName
 	binder   *binding.Binder
 	reporter *reporter
 	wakeup   chan struct{} // holds a token when the queue may have changed
@@ -43,11 +42,9 @@ func newLoop(cfg Config, c *client.Client, pods *client.Informer[*corev1.Pod], r
 		binder:   binding.New(defaultbinder.Plugin{Client: c}, log),
 		reporter: newReporter(c, pods, recorder, log),
 	}
-	enabled := plugins.Default()
-	enabled.Reserve = []framework.ReservePlugin{l.cache}
-	l.profile = framework.NewProfile(enabled)
+	l.profiles = cfg.newProfiles(l.cache)
 	l.queue = queue.New(func(p *framework.Pod, refusedBy []string, e framework.Event) bool {
-		return l.profile.Helps(l.cache.Snapshot(), p, refusedBy, e)
+		return l.profiles[p.SchedulerName].Helps(l.cache.Snapshot(), p, refusedBy, e)
 	})
 	return l
 }
@@ -101,14 +98,14 @@ func (l *loop) schedule() ([]framework.Assignment, map[string]*queue.Pod) {
 	var assignments []framework.Assignment
 	pods := map[string]*queue.Pod{}
 	for _, w := range l.queue.Pop(l.cfg.BatchSize, now) {
-		node, err := l.profile.Schedule(l.cache.Snapshot(), w.Pod)
+		node, err := l.profiles[w.SchedulerName].Schedule(l.cache.Snapshot(), w.Pod)
 		if unfit := (*framework.FitError)(nil); errors.As(err, &unfit) {
 			l.queue.MarkUnschedulable(w, unfit.Plugins, now)
 			l.reporter.report(w.Pod, unfit)
 			continue
 		}
 		a := framework.Assignment{Pod: w.Pod, Node: node}
-		if err := l.profile.Reserve(a); err != nil {
+		if err := l.profiles[w.SchedulerName].Reserve(a); err != nil {
 			l.log.Warn("Reservation failed", zap.Error(err))
 			l.queue.Retry(w, now)
 			continue
@@ -132,7 +129,7 @@ func (l *loop) bound(w *queue.Pod, a framework.Assignment, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	reserved := l.cache.Reserved(a)
-	l.profile.Unreserve(a)
+	l.profiles[a.Pod.SchedulerName].Unreserve(a)
 	if !reserved {
 		return // The informer has shown the pod bound or deleted.
 	}

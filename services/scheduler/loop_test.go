@@ -91,9 +91,14 @@ func onHostPort(port int32) func(*corev1.Pod) {
 // schedule.
 func idleLoop(t testing.TB) *loop {
 	t.Helper()
+	return idleLoopWith(t, DefaultConfig())
+}
+
+func idleLoopWith(t testing.TB, cfg Config) *loop {
+	t.Helper()
 	_, c := clienttest.Start(t)
 	pods := client.NewInformer(c, client.InformerOptions[*corev1.Pod]{})
-	return newLoop(DefaultConfig(), c, pods, events.NewRecorder(events.Config{Client: c}), zap.NewNop())
+	return newLoop(cfg, c, pods, events.NewRecorder(events.Config{Client: c}), zap.NewNop())
 }
 
 // scheduled runs one batch and returns its assignments as "pod@node", sorted.

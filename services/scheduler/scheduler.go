@@ -11,6 +11,7 @@ import (
 	"fmt"
 
 	"google.golang.org/grpc"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
@@ -30,6 +31,17 @@ type Config struct {
 	SchedulerName string `yaml:"schedulerName" help:"spec.schedulerName of the pods to schedule"`
 	// BatchSize is how many pods one transaction binds at most, 1 to 500.
 	BatchSize int `yaml:"batchSize" help:"how many pods one transaction binds at most, 1 to 500"`
+	// Profiles are the names of further schedulers with settings of their own. One with the name
+	// SchedulerName changes the settings of that.
+	Profiles []Profile `yaml:"profiles"`
+}
+
+// Profile is a scheduler that this service runs for the pods that name it.
+type Profile struct {
+	// SchedulerName is the spec.schedulerName of its pods.
+	SchedulerName string `yaml:"schedulerName"`
+	// Config is what it changes of the plug-ins.
+	plugins.Config `yaml:",inline"`
 }
 
 // DefaultConfig is the configuration of a new cluster.
@@ -43,7 +55,42 @@ func (c Config) Validate() error {
 	if c.BatchSize < 1 || c.BatchSize > client.MaxOperations {
 		return fmt.Errorf("batchSize: must be 1 to %d, is %d", client.MaxOperations, c.BatchSize)
 	}
-	return nil
+	_, err := c.profiles()
+	return err
+}
+
+// profiles returns the plug-ins of each scheduler name.
+func (c Config) profiles() (map[string]framework.Plugins, error) {
+	all := map[string]framework.Plugins{}
+	for i, p := range c.Profiles {
+		at := fmt.Sprintf("profiles[%d]", i)
+		if problems := validation.IsDNS1123Subdomain(p.SchedulerName); len(problems) > 0 {
+			return nil, fmt.Errorf("%s.schedulerName: invalid name %q: %s", at, p.SchedulerName, problems[0])
+		}
+		if _, taken := all[p.SchedulerName]; taken {
+			return nil, fmt.Errorf("%s.schedulerName: %q has a profile already", at, p.SchedulerName)
+		}
+		enabled, err := plugins.New(p.Config)
+		if err != nil {
+			return nil, fmt.Errorf("%s.%w", at, err)
+		}
+		all[p.SchedulerName] = enabled
+	}
+	if _, changed := all[c.SchedulerName]; !changed {
+		all[c.SchedulerName] = plugins.Default()
+	}
+	return all, nil
+}
+
+// newProfiles returns the profiles of a valid configuration by scheduler name.
+func (c Config) newProfiles(reserve ...framework.ReservePlugin) map[string]*framework.Profile {
+	all, _ := c.profiles() // New has validated them.
+	profiles := make(map[string]*framework.Profile, len(all))
+	for name, enabled := range all {
+		enabled.Reserve = reserve
+		profiles[name] = framework.NewProfile(enabled)
+	}
+	return profiles
 }
 
 // Deps is what the service needs from its process.
@@ -72,7 +119,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	s.Service.Register(r)
 	schedulerv1.RegisterSchedulerServiceServer(r, &explainer{
-		client: s.client, profile: framework.NewProfile(plugins.Default()), scheduler: s.cfg.SchedulerName,
+		client: s.client, profiles: s.cfg.newProfiles(), scheduler: s.cfg.SchedulerName,
 	})
 }
 

@@ -19,6 +19,8 @@ import (
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	"github.com/xebec-project/xebec/services/scheduler/plugins"
+	"github.com/xebec-project/xebec/services/scheduler/plugins/noderesources"
 )
 
 // run runs a scheduler on the fake API until stop is called or the test ends.
@@ -267,6 +269,8 @@ func TestNextLeaderGoesOn(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
+	with := func(profiles ...Profile) Config { return Config{SchedulerName: "a", BatchSize: 1, Profiles: profiles} }
+	changed := func(c plugins.Config) Profile { return Profile{SchedulerName: "b", Config: c} }
 	if err := DefaultConfig().Validate(); err != nil {
 		t.Errorf("the default configuration: %v", err)
 	}
@@ -277,9 +281,42 @@ func TestConfig(t *testing.T) {
 		{Config{BatchSize: 1}, "schedulerName: is required"},
 		{Config{SchedulerName: "a"}, "batchSize: must be 1 to 500, is 0"},
 		{Config{SchedulerName: "a", BatchSize: 501}, "batchSize: must be 1 to 500, is 501"},
+		{with(Profile{}), `profiles[0].schedulerName: invalid name ""`},
+		{with(Profile{SchedulerName: "b"}, Profile{SchedulerName: "b"}), `profiles[1].schedulerName: "b" has a profile already`},
+		{with(changed(plugins.Config{Disabled: []string{"NodePort"}})), `profiles[0].disabled[0]: unknown plug-in "NodePort", did you mean NodePorts?`},
+		{with(changed(plugins.Config{Weights: map[string]int{"InterpodAffinity": 1}})),
+			`profiles[0].weights: unknown plug-in "InterpodAffinity", did you mean InterPodAffinity?`},
+		{with(changed(plugins.Config{Weights: map[string]int{"NodePorts": 1}})), "profiles[0].weights: plug-in NodePorts does not rate nodes"},
+		{with(changed(plugins.Config{Weights: map[string]int{"NodeAffinity": 0}})), "profiles[0].weights.NodeAffinity: must be 1 to 100, is 0"},
+		{with(changed(plugins.Config{ScoringStrategy: noderesources.Strategy{Type: "Most"}})), `profiles[0].scoringStrategy.type: unknown strategy "Most"`},
+		{with(changed(plugins.Config{ScoringStrategy: noderesources.Strategy{Type: "RequestedToCapacityRatio"}})),
+			"profiles[0].scoringStrategy.shape: at least one point is required"},
+		{with(changed(plugins.Config{DefaultConstraints: &[]plugins.Constraint{{MaxSkew: 1, TopologyKey: "zone"}}})),
+			`profiles[0].defaultConstraints[0].whenUnsatisfiable: want DoNotSchedule or ScheduleAnyway, not ""`},
 	} {
 		if _, err := New(tt.cfg, Deps{Host: "h"}); err == nil || !strings.HasPrefix(err.Error(), tt.want) {
 			t.Errorf("%+v: %v, want %q", tt.cfg, err, tt.want)
 		}
 	}
+}
+
+// TestProfilesByName schedules pods by the profiles that they name.
+func TestProfilesByName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := DefaultConfig()
+		cfg.Profiles = []Profile{{SchedulerName: "packing", Config: plugins.Config{
+			ScoringStrategy: noderesources.Strategy{Type: noderesources.MostAllocated}, Weights: map[string]int{"NodeResourcesFit": 100},
+		}}}
+		l := idleLoopWith(t, cfg)
+		l.nodeChanged(nil, newNode("empty", "8"))
+		l.nodeChanged(nil, newNode("full", "8"))
+		l.podChanged(nil, newPod("x", "4", on("full")))
+		named := func(name string) func(*corev1.Pod) { return func(p *corev1.Pod) { p.Spec.SchedulerName = name } }
+		l.podChanged(nil, newPod("p", "1"))
+		l.podChanged(nil, newPod("q", "1", named("packing")))
+		l.podChanged(nil, newPod("r", "1", named("other")))
+		if got, _, _ := scheduled(l); got != "p@empty q@full" {
+			t.Errorf("assigned %s", got)
+		}
+	})
 }

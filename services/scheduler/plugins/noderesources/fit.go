@@ -1,5 +1,5 @@
-// Package noderesources holds the plug-ins that look at what nodes have left: a filter that refuses
-// nodes with too little, and two scorers of the cpu and memory that would be taken.
+// Package noderesources holds the plug-ins that look at what nodes have left: one that refuses
+// nodes with too little and rates them by what would be taken, and one that prefers an even use.
 package noderesources
 
 import (
@@ -10,8 +10,12 @@ import (
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
 
-// Fit refuses nodes that have less free than the pod requests, or no room for one more pod.
-type Fit struct{}
+// Fit refuses nodes that have less free than the pod requests, or no room for one more pod, and
+// rates nodes by what would be taken of them.
+type Fit struct {
+	// Strategy says how nodes are rated.
+	Strategy Strategy
+}
 
 // Name implements framework.Plugin.
 func (Fit) Name() string { return "NodeResourcesFit" }
