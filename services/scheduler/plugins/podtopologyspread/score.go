@@ -23,8 +23,9 @@ func (pl Plugin) PreScore(s *framework.Snapshot, p *framework.Pod, feasible []*f
 		}
 	}
 	sums := make([]float64, len(feasible))
+	takesPart := func(n *framework.Node) bool { return !allKeys || len(all) == 1 || hasAllKeys(all, n) }
 	for i := range all {
-		addSkew(s, p, &all[i], feasible, counted, sums, func(n *framework.Node) bool { return !allKeys || hasAllKeys(all, n) }, size)
+		addSkew(s, p, &all[i], feasible, counted, sums, takesPart, size)
 	}
 	return normalize(sums, counted)
 }
@@ -49,9 +50,13 @@ func addSkew(s *framework.Snapshot, p *framework.Pod, c *constraint, feasible []
 		}
 	}
 	for _, n := range s.Nodes {
+		on := c.on(n)
+		if on == 0 {
+			continue
+		}
 		value := n.Labels[c.TopologyKey]
 		if count, candidate := domains[value]; candidate && takesPart(n) && c.eligible(p, n) {
-			domains[value] = count + c.on(n)
+			domains[value] = count + on
 		}
 	}
 	weight := math.Log(float64(len(domains) + 2))

@@ -72,10 +72,12 @@ func (ts tolerations) untolerated(n *framework.Node) *corev1.Taint {
 	return nil
 }
 
+var reasons = []string{"node(s) had untolerated taint(s)"}
+
 // Filter implements framework.NodeFilter.
 func (ts tolerations) Filter(n *framework.Node) []string {
 	if taint := ts.untolerated(n); taint != nil {
-		return []string{"node(s) had " + describe(taint)}
+		return reasons
 	}
 	return nil
 }
