@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
@@ -114,7 +115,7 @@ func TestSchedulerWakes(t *testing.T) {
 		{"uncordon", "0/1 nodes are available: 1 node(s) were unschedulable.",
 			func() { patch[*corev1.Node](t, c, "", "node-1", `{"spec":{"unschedulable":true}}`) }, asking("cordoned", "100m"),
 			func() { patch[*corev1.Node](t, c, "", "node-1", `{"spec":{"unschedulable":null}}`) }},
-		{"taint removed", "1 node(s) had untolerated taint {dedicated: db}",
+		{"taint removed", "1 node(s) had untolerated taint(s)",
 			func() {
 				patch[*corev1.Node](t, c, "", "node-1", `{"spec":{"taints":[{"key":"dedicated","value":"db","effect":"NoSchedule"}]}}`)
 			}, asking("tainted", "100m"),
@@ -218,6 +219,87 @@ func TestSchedulerWakes(t *testing.T) {
 		patch[*corev1.Pod](t, c, "default", "gated", `{"spec":{"schedulingGates":null}}`)
 		nodeOf(t, c, "gated")
 	})
+}
+
+// TestSchedulerAffinity plays the steps of Kubernetes' specs on affinity and spread: a pod with
+// required node affinity, pods apart from each other, pods near others, pods spread over zones.
+func TestSchedulerAffinity(t *testing.T) {
+	h := newHouse(t)
+	c := h.admin()
+	for name, zone := range map[string]string{"node-1": "a", "node-2": "b"} {
+		node(t, c, name)
+		patch[*corev1.Node](t, c, "", name, `{"metadata":{"labels":{"kubernetes.io/hostname":%q,"zone":%q}}}`, name, zone)
+	}
+	api, _ := runScheduler(t, h, "master-1")
+	web := &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
+	apart := func(p *corev1.Pod) {
+		p.Spec.Affinity = &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+			RequiredDuringSchedulingIgnoredDuringExecution: []*corev1.PodAffinityTerm{{TopologyKey: "kubernetes.io/hostname", LabelSelector: web}},
+		}}
+	}
+	named := func(app string) func(*corev1.Pod) {
+		return func(p *corev1.Pod) { p.Metadata.Labels = map[string]string{"app": app} }
+	}
+
+	create(t, c, asking("by-label", "1m", named("x"), func(p *corev1.Pod) {
+		p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
+			NodeSelectorTerms: []*corev1.NodeSelectorTerm{{MatchExpressions: []*corev1.NodeSelectorRequirement{
+				{Key: "zone", Operator: "NotIn", Values: []string{"a"}},
+			}}},
+		}}}
+	}))
+	if got := nodeOf(t, c, "by-label"); got != "node-2" {
+		t.Errorf("by-label is on %s", got)
+	}
+
+	create(t, c, asking("apart-1", "1m", apart))
+	create(t, c, asking("apart-2", "1m", apart))
+	if a, b := nodeOf(t, c, "apart-1"), nodeOf(t, c, "apart-2"); a == b {
+		t.Errorf("both pods are on %s", a)
+	}
+	create(t, c, asking("apart-3", "1m", apart))
+	refused(t, c, "apart-3", "0/2 nodes are available: 2 node(s) didn't match pod anti-affinity rules.")
+	resp, err := api.Explain(t.Context(), &schedulerv1.ExplainRequest{Namespace: "default", Name: "apart-3"})
+	if want := "has 1 pod matching app=web in namespace default"; err != nil || !strings.Contains(resp.GetNodes()[0].GetReason(), want) {
+		t.Errorf("Explain: %v, %v", resp, err)
+	}
+
+	create(t, c, asking("near", "1m", named("y"), func(p *corev1.Pod) {
+		term := &corev1.PodAffinityTerm{TopologyKey: "zone", LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}}}
+		term.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"team": "blue"}}
+		p.Spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []*corev1.PodAffinityTerm{term}}}
+	}))
+	create(t, c, asking("db", "1m", named("db"), selecting("zone", "b")))
+	nodeOf(t, c, "db")
+	refused(t, c, "near", "0/2 nodes are available: 2 node(s) didn't match pod affinity rules.")
+	patch[*corev1.Namespace](t, c, "", "default", `{"metadata":{"labels":{"team":"blue"}}}`)
+	if got := nodeOf(t, c, "near"); got != "node-2" {
+		t.Errorf("near is on %s", got)
+	}
+
+	spread := func(p *corev1.Pod) {
+		p.Metadata.Labels = map[string]string{"app": "spread"}
+		p.Spec.TopologySpreadConstraints = []*corev1.TopologySpreadConstraint{{
+			TopologyKey: "zone", MaxSkew: 1, WhenUnsatisfiable: "DoNotSchedule", LabelSelector: &metav1.LabelSelector{MatchLabels: p.Metadata.Labels},
+		}}
+	}
+	in := map[string]int{}
+	for i := range 4 {
+		name := fmt.Sprint("spread-", i)
+		create(t, c, asking(name, "1m", spread))
+		in[nodeOf(t, c, name)]++
+	}
+	if in["node-1"] != 2 || in["node-2"] != 2 {
+		t.Errorf("pods by node: %v", in)
+	}
+	create(t, c, asking("skewed", "1m", spread, selecting("zone", "a"), func(p *corev1.Pod) {
+		p.Spec.TopologySpreadConstraints[0].MinDomains = proto.Int32(2)
+	}))
+	refused(t, c, "skewed", "1 node(s) didn't match pod topology spread constraints")
+	if _, err := client.Delete[*corev1.Pod](t.Context(), c, "default", "apart-1", client.GracePeriod(0)); err != nil {
+		t.Fatal(err)
+	}
+	nodeOf(t, c, "apart-3")
 }
 
 func TestSchedulerOrder(t *testing.T) {

@@ -63,10 +63,13 @@ const reasonNodeLost = "NodeLost"
 
 var (
 	podRules = rules.For[*corev1.Pod]{
-		Name:        rules.NameIsSubdomain,
-		Defaults:    defaultPod,
-		Check:       checkPod,
-		CheckNew:    func(p *corev1.Pod, c *rules.Checker) { checkNoEphemeral(c, field.NewPath("spec"), p.GetSpec()) },
+		Name:     rules.NameIsSubdomain,
+		Defaults: defaultPod,
+		Check:    checkPod,
+		CheckNew: func(p *corev1.Pod, c *rules.Checker) {
+			checkNoEphemeral(c, field.NewPath("spec"), p.GetSpec())
+			checkKeysOfNewPod(c, field.NewPath("spec"), p)
+		},
 		CheckUpdate: checkPodUpdate,
 		CheckStatus: checkPodStatus,
 		// The class is set at creation; agents of earlier versions may leave it out.

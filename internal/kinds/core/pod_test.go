@@ -277,6 +277,22 @@ func TestPodSpec(t *testing.T) {
 			"spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0", "spec.topologySpreadConstraints[0].topologyKey: Required value",
 			"spec.topologySpreadConstraints[0].minDomains: Invalid value: 1",
 		}},
+		{Name: "keys of labels that the selector has twice", Edit: func(p *corev1.Pod) {
+			twice := &metav1.LabelSelector{
+				MatchLabels:      map[string]string{"app": "a"},
+				MatchExpressions: []*metav1.LabelSelectorRequirement{{Key: "app", Operator: "Exists"}},
+			}
+			p.Spec.TopologySpreadConstraints = []*corev1.TopologySpreadConstraint{
+				{TopologyKey: "zone", MaxSkew: 1, WhenUnsatisfiable: "ScheduleAnyway", LabelSelector: twice, MatchLabelKeys: []string{"rev", "app"}},
+			}
+			p.Spec.Affinity = &corev1.Affinity{PodAffinity: &corev1.PodAffinity{RequiredDuringSchedulingIgnoredDuringExecution: []*corev1.PodAffinityTerm{
+				{TopologyKey: "zone", LabelSelector: twice, MatchLabelKeys: []string{"app"}},
+				{TopologyKey: "zone", LabelSelector: twice, MatchLabelKeys: []string{"rev"}, MismatchLabelKeys: []string{"app"}},
+			}}}
+		}, Want: []string{
+			`spec.affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution[0][0]: Invalid value: "app": exists in both matchLabelKeys and labelSelector`,
+			`spec.topologySpreadConstraints[0][1]: Invalid value: "app": exists in both matchLabelKeys and labelSelector`,
+		}},
 		{Name: "DNS", Edit: func(p *corev1.Pod) {
 			p.Spec.DnsPolicy = "None"
 			p.Spec.DnsConfig = &corev1.PodDNSConfig{Searches: []string{"a..b", "."}}

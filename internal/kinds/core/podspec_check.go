@@ -294,6 +294,7 @@ func checkPodTerm(c *rules.Checker, p *field.Path, t *corev1.PodAffinityTerm) {
 	}
 	checkLabelKeys(c, p.Child("matchLabelKeys"), t.GetMatchLabelKeys(), t.GetLabelSelector())
 	checkLabelKeys(c, p.Child("mismatchLabelKeys"), t.GetMismatchLabelKeys(), t.GetLabelSelector())
+	checkKeysOnce(c, p, t.GetMatchLabelKeys(), t.GetLabelSelector())
 	for i, key := range t.GetMatchLabelKeys() {
 		if slices.Contains(t.GetMismatchLabelKeys(), key) {
 			c.Invalid(p.Child("matchLabelKeys").Index(i), key, "exists in both matchLabelKeys and mismatchLabelKeys")
@@ -324,6 +325,7 @@ func checkTopologySpread(c *rules.Checker, p *field.Path, all []*corev1.Topology
 			}
 		}
 		checkLabelKeys(c, at.Child("matchLabelKeys"), t.GetMatchLabelKeys(), t.GetLabelSelector())
+		checkKeysOnce(c, at, t.GetMatchLabelKeys(), t.GetLabelSelector())
 		c.LabelSelector(at.Child("labelSelector"), t.GetLabelSelector())
 	}
 }
