@@ -271,6 +271,15 @@ func TestPodSpec(t *testing.T) {
 			"spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight: Invalid value: 101",
 			"spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey: Required value",
 		}},
+		{Name: "values that no label has, in a required and in a preferred term", Edit: func(p *corev1.Pod) {
+			term := &corev1.NodeSelectorTerm{MatchExpressions: []*corev1.NodeSelectorRequirement{{Key: "a", Operator: "In", Values: []string{"b", "10.0.0.1/8"}}}}
+			p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+				RequiredDuringSchedulingIgnoredDuringExecution:  &corev1.NodeSelector{NodeSelectorTerms: []*corev1.NodeSelectorTerm{term}},
+				PreferredDuringSchedulingIgnoredDuringExecution: []*corev1.PreferredSchedulingTerm{{Weight: 1, Preference: term}},
+			}}
+		}, Want: []string{
+			`spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values[1]: Invalid value: "10.0.0.1/8"`,
+		}},
 		{Name: "spread", Edit: func(p *corev1.Pod) {
 			p.Spec.TopologySpreadConstraints = []*corev1.TopologySpreadConstraint{{MinDomains: proto.Int32(1), WhenUnsatisfiable: "ScheduleAnyway"}}
 		}, Want: []string{

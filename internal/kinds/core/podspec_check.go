@@ -221,6 +221,7 @@ func checkAffinity(c *rules.Checker, p *field.Path, a *corev1.Affinity) {
 		terms := node.Child(required, "nodeSelectorTerms")
 		for i, t := range s.GetNodeSelectorTerms() {
 			checkNodeTerm(c, terms.Index(i), t)
+			checkLabelValues(c, terms.Index(i), t)
 		}
 	}
 	for i, t := range a.GetNodeAffinity().GetPreferredDuringSchedulingIgnoredDuringExecution() {
@@ -242,12 +243,19 @@ func checkAffinity(c *rules.Checker, p *field.Path, a *corev1.Affinity) {
 		a.GetPodAntiAffinity().GetPreferredDuringSchedulingIgnoredDuringExecution())
 }
 
+// checkLabelValues checks that labels can have the values of a required term. Kubernetes does not
+// check those of preferred terms; such a term matches no node.
+func checkLabelValues(c *rules.Checker, p *field.Path, t *corev1.NodeSelectorTerm) {
+	for i, r := range t.GetMatchExpressions() {
+		for j, v := range r.GetValues() {
+			c.Each(p.Child("matchExpressions").Index(i).Child("values").Index(j), v, validation.IsValidLabelValue(v))
+		}
+	}
+}
+
 func checkNodeTerm(c *rules.Checker, p *field.Path, t *corev1.NodeSelectorTerm) {
 	requirement := func(p *field.Path, r *corev1.NodeSelectorRequirement) {
 		values := p.Child("values")
-		for i, v := range r.GetValues() {
-			c.Each(values.Index(i), v, validation.IsValidLabelValue(v))
-		}
 		switch r.GetOperator() {
 		case object.OpIn, object.OpNotIn:
 			if len(r.GetValues()) == 0 {

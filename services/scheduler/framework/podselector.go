@@ -110,6 +110,9 @@ const (
 // podTerms reads the terms of a pod by kind.
 func podTerms(p *corev1.Pod) (terms [termKinds][]PodTerm) {
 	near, apart := p.GetSpec().GetAffinity().GetPodAffinity(), p.GetSpec().GetAffinity().GetPodAntiAffinity()
+	if near == nil && apart == nil {
+		return terms
+	}
 	for kind, required := range map[TermKind][]*corev1.PodAffinityTerm{
 		Affinity:     near.GetRequiredDuringSchedulingIgnoredDuringExecution(),
 		AntiAffinity: apart.GetRequiredDuringSchedulingIgnoredDuringExecution(),

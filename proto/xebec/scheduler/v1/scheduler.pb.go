@@ -146,7 +146,7 @@ type NodeVerdict struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The node's name.
 	NodeName string `protobuf:"bytes,1,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
-	// The filter that refused the node, such as "NodeResources"; empty when the node would do.
+	// The filter that refused the node, such as "NodeResourcesFit"; empty when the node would do.
 	RefusedBy string `protobuf:"bytes,2,opt,name=refused_by,json=refusedBy,proto3" json:"refused_by,omitempty"`
 	// Why it refused, such as "insufficient cpu: 1500m requested, 400m free".
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -226,7 +226,7 @@ func (x *NodeVerdict) GetTotal() float64 {
 // Score is one scorer's mark.
 type Score struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The scorer, such as "LeastAllocated".
+	// The scorer, such as "PodTopologySpread".
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// 0, worst, to 10, best.
 	Score float64 `protobuf:"fixed64,2,opt,name=score,proto3" json:"score,omitempty"`
