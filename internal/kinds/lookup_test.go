@@ -38,18 +38,24 @@ func TestTable(t *testing.T) {
 	}
 	want := []string{
 		"v1 ConfigMap",
+		"v1 Endpoints",
 		"v1 Event",
 		"v1 Namespace",
 		"v1 Node",
 		"v1 PersistentVolumeClaim",
 		"v1 Pod",
+		"v1 PodTemplate",
+		"v1 ReplicationController",
 		"v1 Secret",
 		"v1 Service",
 		"v1 ServiceAccount",
 		"apps/v1 ControllerRevision",
+		"apps/v1 DaemonSet",
 		"apps/v1 Deployment",
 		"apps/v1 ReplicaSet",
 		"apps/v1 StatefulSet",
+		"batch/v1 CronJob",
+		"batch/v1 Job",
 		"coordination.k8s.io/v1 Lease",
 		"discovery.k8s.io/v1 EndpointSlice",
 		"gateway.xebec.io/v1 GatewayAccess",
@@ -58,6 +64,12 @@ func TestTable(t *testing.T) {
 		"networking.k8s.io/v1 IngressClass",
 		"networking.k8s.io/v1 NetworkPolicy",
 		"networking.xebec.io/v1 NodePort",
+		"node.k8s.io/v1 RuntimeClass",
+		"policy/v1 PodDisruptionBudget",
+		"scheduling.k8s.io/v1 PriorityClass",
+		"storage.k8s.io/v1 CSIDriver",
+		"storage.k8s.io/v1 CSIStorageCapacity",
+		"storage.k8s.io/v1 StorageClass",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("kinds are\n%q, want\n%q", got, want)
