@@ -584,7 +584,7 @@ func TestRollout(t *testing.T) {
 		"Waiting for deployment \"refused\" rollout to finish: 0 out of 2 new replicas have been updated...\n  cannot create pods: FailedCreate: no service account\n")
 	c.run(t, "why", "deployment/refused").want(t, exit.Failed,
 		"Waiting for deployment \"refused\" rollout to finish: 0 out of 2 new replicas have been updated...\n", "no pods found for deployment.apps/refused: cannot create pods: FailedCreate")
-	c.run(t, "rollout", "status", "pod/x").want(t, exit.Usage, "", "want a deployment or a statefulset")
+	c.run(t, "rollout", "status", "pod/x").want(t, exit.Usage, "", "want a deployment, a daemonset or a statefulset")
 }
 
 func TestWait(t *testing.T) {

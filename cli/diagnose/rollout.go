@@ -66,11 +66,13 @@ func RolloutKinds() []*scheme.Kind {
 	return []*scheme.Kind{kinds.Of(&appsv1.Deployment{}), kinds.Of(&appsv1.DaemonSet{}), kinds.Of(&appsv1.StatefulSet{})}
 }
 
-// RolloutNames are the names of RolloutKinds as the end of a sentence: a deployment or a daemonset.
+// RolloutNames are the names of RolloutKinds as the end of a sentence: "a deployment, a daemonset or
+// a statefulset".
 func RolloutNames() string {
 	var names []string
 	for _, k := range RolloutKinds() {
 		names = append(names, "a "+k.Singular)
 	}
-	return strings.Join(names, " or ")
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/xebec-project/xebec/internal/metrics"
 	"github.com/xebec-project/xebec/internal/metrics/metricstest"
 	"github.com/xebec-project/xebec/internal/pki"
+	"github.com/xebec-project/xebec/internal/retry"
 	"github.com/xebec-project/xebec/internal/rpc"
 	"github.com/xebec-project/xebec/internal/rpc/rpctest"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
@@ -48,8 +49,7 @@ func TestPeopleDoNotWaitForNodes(t *testing.T) {
 		Authorize: everyone, Metrics: registry,
 		Fairness: fairness.Config{Seats: 20, Queues: fairness.Queues{PerCaller: 50, MaxWait: time.Minute}},
 	}, slowForNodes(release).register)
-	// It does not repeat what is refused.
-	node := apiv1.NewResourceServiceClient(cluster.Dial(t, address, cluster.Source(t, pki.NodeRequest("node-1")), rpc.ClientConfig{ForOthers: true}))
+	node := apiv1.NewResourceServiceClient(cluster.Dial(t, address, cluster.Source(t, pki.NodeRequest("node-1")), rpc.ClientConfig{}))
 	conn := cluster.Dial(t, address, cluster.Admin(t), rpc.ClientConfig{})
 	person, health := apiv1.NewResourceServiceClient(conn), healthpb.NewHealthClient(conn)
 	ctx := testContext(t)
@@ -62,7 +62,7 @@ func TestPeopleDoNotWaitForNodes(t *testing.T) {
 	var answered, refused atomic.Int32
 	for range 200 {
 		calls.Go(func() {
-			_, err := node.Get(ctx, &apiv1.GetRequest{})
+			_, err := node.Get(retry.ByCaller(ctx), &apiv1.GetRequest{})
 			if err == nil {
 				answered.Add(1)
 				return

@@ -65,7 +65,8 @@ func (s *Service) storeKubernetesEndpoints(ctx context.Context, wanted *corev1.E
 	}
 	next := o.(*corev1.Endpoints)
 	same := func(a, b *corev1.EndpointSubset) bool { return proto.Equal(a, b) }
-	if slices.EqualFunc(next.GetSubsets(), wanted.GetSubsets(), same) && maps.Equal(next.GetMetadata().GetLabels(), wanted.GetMetadata().GetLabels()) {
+	if slices.EqualFunc(next.GetSubsets(), wanted.GetSubsets(), same) &&
+		maps.Equal(next.GetMetadata().GetLabels(), wanted.GetMetadata().GetLabels()) {
 		return nil
 	}
 	next.Metadata.Labels, next.Subsets = wanted.GetMetadata().GetLabels(), wanted.GetSubsets()

@@ -3344,7 +3344,7 @@ func (x *PersistentVolumeClaimTemplate) GetSpec() *PersistentVolumeClaimSpec {
 // PersistentVolumeClaimSpec is what a claim asks for.
 type PersistentVolumeClaimSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// How the volume is to be mounted: ReadWriteOnce, ReadOnlyMany, ReadWriteMany or ReadWriteOncePod.
+	// How pods mount the volume: ReadWriteOnce, ReadOnlyMany, ReadWriteMany or ReadWriteOncePod.
 	AccessModes []string `protobuf:"bytes,1,rep,name=access_modes,json=accessModes,proto3" json:"access_modes,omitempty"`
 	// How much storage is asked for. A bound claim may ask for more later.
 	Resources *VolumeResourceRequirements `protobuf:"bytes,2,opt,name=resources,proto3" json:"resources,omitempty"`
