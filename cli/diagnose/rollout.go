@@ -66,8 +66,8 @@ func RolloutKinds() []*scheme.Kind {
 	return []*scheme.Kind{kinds.Of(&appsv1.Deployment{}), kinds.Of(&appsv1.DaemonSet{}), kinds.Of(&appsv1.StatefulSet{})}
 }
 
-// RolloutNames are the names of RolloutKinds as the end of a sentence: "a deployment, a daemonset or
-// a statefulset".
+// RolloutNames are the names of RolloutKinds as the end of a sentence: "a deployment, a daemonset
+// or a statefulset".
 func RolloutNames() string {
 	var names []string
 	for _, k := range RolloutKinds() {

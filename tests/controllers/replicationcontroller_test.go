@@ -105,7 +105,7 @@ func TestReplicationControllers(t *testing.T) {
 
 	t.Run("surface a failure condition, and an object that only the status knows", func(t *testing.T) {
 		rc := replicationController("patched", 0)
-		rc = create(t, c, rc)
+		create(t, c, rc)
 		eventually(t, "observed", func() bool {
 			return get[*corev1.ReplicationController](t, c, "default", "patched").GetStatus().GetObservedGeneration() == 1
 		})

@@ -21,6 +21,7 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
+	schedulingv1 "github.com/xebec-project/xebec/proto/xebec/scheduling/v1"
 	"github.com/xebec-project/xebec/services/scheduler"
 )
 
@@ -306,8 +307,10 @@ func TestSchedulerOrder(t *testing.T) {
 	h := newHouse(t)
 	c := h.admin()
 	// All wait before the scheduler and the node come; there is room for two.
-	for name, priority := range map[string]int32{"low": -5, "middle": 10, "high": 1000, "none": 0} {
-		create(t, c, asking(name, "2", func(p *corev1.Pod) { p.Spec.Priority = &priority }))
+	create(t, c, asking("none", "2"))
+	for name, priority := range map[string]int32{"low": -5, "middle": 10, "high": 1000} {
+		create(t, c, &schedulingv1.PriorityClass{Metadata: &metav1.ObjectMeta{Name: name}, Value: priority})
+		create(t, c, asking(name, "2", func(p *corev1.Pod) { p.Spec.PriorityClassName = name }))
 	}
 	node(t, c, "node-1")
 	runScheduler(t, h, "master-1")

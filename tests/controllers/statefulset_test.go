@@ -155,7 +155,10 @@ func TestStatefulSets(t *testing.T) {
 	c := h.admin()
 	runWorkloads(t, h, "master-1")
 	runAgents(t, h, true)
-	pod := func(name string) *corev1.Pod { return get[*corev1.Pod](t, c, "default", name) }
+	pod := func(t *testing.T, name string) *corev1.Pod {
+		t.Helper()
+		return get[*corev1.Pod](t, c, "default", name)
+	}
 
 	t.Run("should perform rolling updates and roll backs of template modifications", func(t *testing.T) {
 		t.Parallel()
@@ -166,7 +169,7 @@ func TestStatefulSets(t *testing.T) {
 		if first.GetCurrentRevision() == "" || first.GetCurrentRevision() != first.GetUpdateRevision() {
 			t.Errorf("revisions %q and %q", first.GetCurrentRevision(), first.GetUpdateRevision())
 		}
-		if m := pod("ss2-1"); m.GetMetadata().GetLabels()["controller-revision-hash"] != first.GetCurrentRevision() || m.GetSpec().GetHostname() != "ss2-1" ||
+		if m := pod(t, "ss2-1"); m.GetMetadata().GetLabels()["controller-revision-hash"] != first.GetCurrentRevision() || m.GetSpec().GetHostname() != "ss2-1" ||
 			m.GetSpec().GetSubdomain() != "test" || m.GetMetadata().GetLabels()["apps.kubernetes.io/pod-index"] != "1" {
 			t.Errorf("pod %v", m)
 		}
@@ -220,7 +223,7 @@ func TestStatefulSets(t *testing.T) {
 		part(2)
 		is("echo:1 echo:1 echo:2")
 		for _, name := range []string{"canary-0", "canary-2"} { // restored at their revisions
-			uid := pod(name).GetMetadata().GetUid()
+			uid := pod(t, name).GetMetadata().GetUid()
 			if _, err := client.Delete[*corev1.Pod](t.Context(), c, "default", name); err != nil {
 				t.Fatal(err)
 			}
@@ -300,7 +303,7 @@ func TestStatefulSets(t *testing.T) {
 		t.Parallel()
 		create(t, c, statefulSet("evicted", 1))
 		setStatus(t, c, "evicted", "ready", readyOf(1))
-		p := pod("evicted-0")
+		p := pod(t, "evicted-0")
 		p.Status.Phase, p.Status.Reason = "Failed", "Evicted"
 		if _, err := client.UpdateStatus(t.Context(), c, p); err != nil && !apierr.IsConflict(err) {
 			t.Fatal(err)
@@ -382,9 +385,9 @@ func TestStatefulSets(t *testing.T) {
 		})
 		setImageOf(t, c, "broken", "echo:1")
 		setStatus(t, c, "broken", "rolled back", func(s *appsv1.StatefulSetStatus) bool { return s.GetUpdatedReplicas() == 1 })
-		uid := pod("broken-1").GetMetadata().GetUid()
+		uid := pod(t, "broken-1").GetMetadata().GetUid()
 		throughout(t, 300*time.Millisecond, "the broken pod stays", func() error {
-			if pod("broken-1").GetMetadata().GetUid() != uid {
+			if pod(t, "broken-1").GetMetadata().GetUid() != uid {
 				return fmt.Errorf("it was replaced")
 			}
 			return nil
@@ -402,7 +405,7 @@ func TestStatefulSets(t *testing.T) {
 		create(t, c, statefulSet("apart", 2))
 		setStatus(t, c, "apart", "ready", readyOf(2))
 		annotate(t, c, "apart-1", outOfReach, true)
-		uid := pod("apart-1").GetMetadata().GetUid()
+		uid := pod(t, "apart-1").GetMetadata().GetUid()
 		if _, err := client.Delete[*corev1.Pod](t.Context(), c, "default", "apart-1"); err != nil {
 			t.Fatal(err)
 		}
@@ -429,10 +432,11 @@ func TestStatefulSets(t *testing.T) {
 		s := create(t, c, statefulSet("adopt", 2))
 		setStatus(t, c, "adopt", "ready", readyOf(2))
 		eventually(t, "the adopted pod has its labels", func() bool {
-			p := pod("adopt-0")
-			return kinds.IsControlledBy(p, s) && p.GetMetadata().GetLabels()["statefulset.kubernetes.io/pod-name"] == "adopt-0"
+			// It has no revision and is replaced soon.
+			p, err := client.Get[*corev1.Pod](t.Context(), c, "default", "adopt-0")
+			return err == nil && kinds.IsControlledBy(p, s) && p.GetMetadata().GetLabels()["statefulset.kubernetes.io/pod-name"] == "adopt-0"
 		})
-		if kinds.IsControlledBy(pod("adopt-x"), s) {
+		if kinds.IsControlledBy(pod(t, "adopt-x"), s) {
 			t.Error("the set adopted a pod that is not one of its numbers")
 		}
 	})

@@ -86,7 +86,8 @@ func plan(s state) []step {
 	}
 	unavailable := p.firstUnavailable()
 	for _, pod := range p.surplus {
-		if wait := p.shrink(pod, ordered, unavailable); wait && ordered {
+		p.shrink(pod, ordered, unavailable)
+		if ordered {
 			return p.steps
 		}
 	}
@@ -220,18 +221,14 @@ func (p *planner) revisionAt(i int) revision {
 	return p.update
 }
 
-// shrink plans the deletion of a surplus pod. It reports whether the next ones have to wait. With
-// OrderedReady the lowest pod that is not available holds up the others that are not; one that has
+// shrink plans the deletion of a surplus pod. With OrderedReady the lowest pod that is not
+// available holds up the others that are not; one that has
 // ended never becomes available and is deleted all the same.
-func (p *planner) shrink(pod *corev1.Pod, ordered bool, unavailable *corev1.Pod) (wait bool) {
-	switch {
-	case pod.GetMetadata().GetDeletionTimestamp() != nil:
-		return true
-	case ordered && p.isUnavailable(pod) && pod != unavailable && !core.IsPodFinished(pod):
-		return true
+func (p *planner) shrink(pod *corev1.Pod, ordered bool, unavailable *corev1.Pod) {
+	waits := ordered && p.isUnavailable(pod) && pod != unavailable && !core.IsPodFinished(pod)
+	if pod.GetMetadata().GetDeletionTimestamp() == nil && !waits {
+		p.steps = append(p.steps, step{pod: pod, verb: remove})
 	}
-	p.steps = append(p.steps, step{pod: pod, verb: remove})
-	return true
 }
 
 // firstUnavailable is the pod of the lowest number that is not available, nil when there is none.
