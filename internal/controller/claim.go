@@ -127,7 +127,7 @@ func (d *Dependents[O, T]) isLive(ctx context.Context, owner O) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("check that %s %s exists before it adopts: %w", d.Owners.Kind().Name, m.GetName(), err)
+		return false, fmt.Errorf("check that %s %s exists: %w", d.Owners.Kind().Name, m.GetName(), err)
 	}
 	return live.GetMetadata().GetUid() == m.GetUid() && live.GetMetadata().GetDeletionTimestamp() == nil, nil
 }

@@ -107,8 +107,13 @@ func (d *Dependents[O, T]) Forget(owner Key) { d.expectations.forget(owner) }
 
 // Create creates n dependents of the owner, many in one transaction. build returns the one of an
 // index from 0 to n-1, without its controller reference; it may be called again for an index. The
-// result names those that were created, also when others could not be.
+// result names those that were created, also when others could not be. None are created, without an
+// error, for an owner that is being deleted: the informer of dependents may show that they were
+// orphaned before the informer of owners shows why.
 func (d *Dependents[O, T]) Create(ctx context.Context, owner O, n int, build func(i int) T) ([]Key, error) {
+	if live, err := d.isLive(ctx, owner); err != nil || !live {
+		return nil, err
+	}
 	created := make([]Key, 0, n)
 	for limit := maxBatch; len(created) < n; {
 		ops := d.creations(owner, len(created), min(n, len(created)+limit), build)

@@ -174,6 +174,7 @@ func observe(t *testing.T, h *house, selector string, check func(*observer)) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		synced := false // before, o has only a part of the pods
 		for e, err := range client.Watch[*corev1.Pod](ctx, h.admin(), client.WatchOptions{LabelSelector: selector}) {
 			if err != nil {
 				if ctx.Err() == nil {
@@ -182,6 +183,10 @@ func observe(t *testing.T, h *house, selector string, check func(*observer)) {
 				return
 			}
 			if e.Type == apiv1.EventType_EVENT_TYPE_BOOKMARK {
+				if e.InitialStateEnd {
+					synced = true
+					check(o)
+				}
 				continue
 			}
 			switch uid := e.Object.GetMetadata().GetUid(); e.Type {
@@ -190,7 +195,9 @@ func observe(t *testing.T, h *house, selector string, check func(*observer)) {
 			case apiv1.EventType_EVENT_TYPE_DELETED:
 				delete(o.pods, uid)
 			}
-			check(o)
+			if synced {
+				check(o)
+			}
 		}
 	}()
 	t.Cleanup(func() { cancel(); <-done })
