@@ -211,7 +211,7 @@ func TestClaimAdoptsAndReleases(t *testing.T) {
 	})
 }
 
-func TestAdoptionNeedsLiveOwner(t *testing.T) {
+func TestAdoptionAndCreationNeedLiveOwner(t *testing.T) {
 	for name, change := range map[string]func(*cluster, *appsv1.ReplicaSet){
 		"deleted": func(c *cluster, rs *appsv1.ReplicaSet) { clienttest.Remove(c.server, rs) },
 		"made again under the name": func(c *cluster, rs *appsv1.ReplicaSet) {
@@ -233,6 +233,9 @@ func TestAdoptionNeedsLiveOwner(t *testing.T) {
 				change(c, web) // the caller's web is what its informer still shows
 				c.want("claim", c.claim(web), "")
 				c.want("controllers", c.controllers(), "")
+				if created, err := c.Create(t.Context(), web, 2, build); err != nil || len(created) > 0 {
+					t.Errorf("created %v, %v, want nothing", created, err)
+				}
 			})
 		})
 	}
