@@ -33,7 +33,7 @@ type Config struct {
 	BatchSize int `yaml:"batchSize" help:"how many pods one transaction binds at most, 1 to 500"`
 	// Profiles are the names of further schedulers with settings of their own. One with the name
 	// SchedulerName changes the settings of that.
-	Profiles []Profile `yaml:"profiles"`
+	Profiles []Profile `yaml:"schedulerProfiles"`
 }
 
 // Profile is a scheduler that this service runs for the pods that name it.
@@ -63,7 +63,7 @@ func (c Config) Validate() error {
 func (c Config) profiles() (map[string]framework.Plugins, error) {
 	all := map[string]framework.Plugins{}
 	for i, p := range c.Profiles {
-		at := fmt.Sprintf("profiles[%d]", i)
+		at := fmt.Sprintf("schedulerProfiles[%d]", i)
 		if problems := validation.IsDNS1123Subdomain(p.SchedulerName); len(problems) > 0 {
 			return nil, fmt.Errorf("%s.schedulerName: invalid name %q: %s", at, p.SchedulerName, problems[0])
 		}
