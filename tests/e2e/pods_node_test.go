@@ -94,6 +94,7 @@ func TestNodeShutdown(t *testing.T) {
 	s := sharedShip(t)
 	p := s.person(t)
 	p.loadShell(t)
+	p.apply(t, "apiVersion: scheduling.k8s.io/v1\nkind: PriorityClass\nmetadata: {name: high}\nvalue: 1000\n")
 	order := []string{"low", "high", "critical"}
 	for i, name := range order {
 		// Each takes two seconds to end, so that the order shows in times that have no fractions.
@@ -101,14 +102,14 @@ func TestNodeShutdown(t *testing.T) {
 kind: Pod
 metadata: {name: %s}
 spec:
-  priority: %d
+  priorityClassName: %q
   nodeSelector: {kubernetes.io/hostname: node-2}
   terminationGracePeriodSeconds: 8
   containers:
     - name: main
       image: %s
       command: [sh, -c, "trap 'sleep 2; exit 0' TERM; echo prepared; while true; do sleep 0.1; done"]
-`, name, []int{0, 1000, 2_000_000_000}[i], shellImage))
+`, name, []string{"", "high", "system-cluster-critical"}[i], shellImage))
 	}
 	for _, name := range order {
 		p.podIs(t, name, "it is ready", ready)
