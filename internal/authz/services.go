@@ -84,7 +84,6 @@ var services = map[string][]rule{
 		{[]string{"controllerrevisions.apps"}, []Action{Get, List, Watch, Create, Update, Patch, Delete}, ""},
 		{[]string{"persistentvolumeclaims"}, []Action{Watch, Create, Patch}, ""},
 		{[]string{"replicationcontrollers", "daemonsets.apps"}, []Action{Get, Watch, UpdateStatus}, ""},
-		{[]string{"controllerrevisions.apps"}, []Action{Get, List, Watch, Create, Update, Patch, Delete}, ""},
 		{[]string{"nodes"}, []Action{Watch}, ""},
 		{[]string{"jobs.batch"}, []Action{Get, Watch, UpdateStatus, Create, Delete}, ""},
 		{[]string{"cronjobs.batch"}, []Action{Watch, UpdateStatus}, ""},

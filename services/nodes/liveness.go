@@ -178,7 +178,7 @@ func (l *liveness) taint(ctx context.Context, node *corev1.Node) (wait time.Dura
 		if stopped || wait > 0 {
 			effects = effects[:1]
 		}
-		if why != "" {
+		if why != "" && time.Since(node.GetMetadata().GetCreationTimestamp().AsTime()) > l.startGrace {
 			l.events.Event(node, events.Warning, "EvictionStopped", "%s: pods of this node are not evicted", why)
 		}
 	}
