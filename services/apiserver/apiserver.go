@@ -259,6 +259,33 @@ func (s *Service) createOwn(ctx context.Context, o scheme.Object) error {
 	return err
 }
 
+// keepOwn creates an object that the apiserver keeps itself, or updates the stored one if change,
+// which makes it the wanted one, reports that it differed. An object that is as wanted costs no
+// read and no write. That another instance created it meanwhile is no error.
+func keepOwn[T scheme.Object](ctx context.Context, s *Service, wanted T, change func(stored T) bool) error {
+	k := kinds.Of(wanted)
+	stored, ok := s.store.GetCached(registry.KeyOfObject(k, wanted))
+	if !ok {
+		if err := s.createOwn(ctx, wanted); !apierr.IsAlreadyExists(err) {
+			return err
+		}
+		return nil
+	}
+	o, err := registry.Decode(k, stored)
+	if err != nil {
+		return err
+	}
+	if !change(o.(T)) {
+		return nil
+	}
+	a, err := anypb.New(o)
+	if err != nil {
+		return err
+	}
+	_, err = s.pipeline.Update(ctx, self, &apiv1.UpdateRequest{Object: a})
+	return err
+}
+
 // callerOf returns the authenticated caller of a request.
 func callerOf(ctx context.Context) authz.Caller {
 	return edge.IdentityFromContext(ctx).Caller()

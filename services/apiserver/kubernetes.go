@@ -13,7 +13,6 @@ import (
 
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/discovery"
@@ -110,7 +109,7 @@ func (s *Service) makeKubernetes(ctx context.Context, wanted []*discoveryv1.Endp
 		}
 	}
 	for _, w := range wanted {
-		problems = append(problems, s.writeSlice(ctx, k, w))
+		problems = append(problems, s.writeSlice(ctx, w))
 	}
 	family := discoverykinds.AddressTypeOf(s.serviceCIDRs[0].Addr().String())
 	problems = append(problems, s.writeKubernetesEndpoints(ctx, kubernetesEndpoints(family, wanted)))
@@ -118,34 +117,18 @@ func (s *Service) makeKubernetes(ctx context.Context, wanted []*discoveryv1.Endp
 }
 
 // writeSlice creates or changes a slice. One that is as wanted needs no request to etcd.
-func (s *Service) writeSlice(ctx context.Context, k *scheme.Kind, wanted *discoveryv1.EndpointSlice) error {
-	err := s.storeSlice(ctx, k, wanted)
-	if err != nil && !apierr.IsAlreadyExists(err) {
+func (s *Service) writeSlice(ctx context.Context, wanted *discoveryv1.EndpointSlice) error {
+	err := keepOwn(ctx, s, wanted, func(stored *discoveryv1.EndpointSlice) bool {
+		if sameSlice(stored, wanted) {
+			return false
+		}
+		stored.Metadata.Labels, stored.Endpoints, stored.Ports = wanted.GetMetadata().GetLabels(), wanted.GetEndpoints(), wanted.GetPorts()
+		return true
+	})
+	if err != nil {
 		return fmt.Errorf("write endpoint slice %s: %w", wanted.GetMetadata().GetName(), err)
 	}
 	return nil
-}
-
-func (s *Service) storeSlice(ctx context.Context, k *scheme.Kind, wanted *discoveryv1.EndpointSlice) error {
-	stored, ok := s.store.GetCached(registry.KeyOfObject(k, wanted))
-	if !ok {
-		return s.createOwn(ctx, wanted)
-	}
-	o, err := registry.Decode(k, stored)
-	if err != nil {
-		return err
-	}
-	next := o.(*discoveryv1.EndpointSlice)
-	if sameSlice(next, wanted) {
-		return nil
-	}
-	next.Metadata.Labels, next.Endpoints, next.Ports = wanted.GetMetadata().GetLabels(), wanted.GetEndpoints(), wanted.GetPorts()
-	a, err := anypb.New(next)
-	if err != nil {
-		return err
-	}
-	_, err = s.pipeline.Update(ctx, self, &apiv1.UpdateRequest{Object: a})
-	return err
 }
 
 func (s *Service) deleteSlice(ctx context.Context, k *scheme.Kind, key storage.Key) error {

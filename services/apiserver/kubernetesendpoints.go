@@ -7,16 +7,11 @@ import (
 	"slices"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 
-	"github.com/xebec-project/xebec/internal/apierr"
-	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/kinds/core"
-	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	discoveryv1 "github.com/xebec-project/xebec/proto/xebec/discovery/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
-	"github.com/xebec-project/xebec/services/apiserver/registry"
 )
 
 // labelSkipMirror keeps the Endpoints from being mirrored to slices: the slices are there.
@@ -47,33 +42,17 @@ func kubernetesEndpoints(family string, wanted []*discoveryv1.EndpointSlice) *co
 // writeKubernetesEndpoints creates or changes the Endpoints; those that are as wanted cost no read
 // and no write.
 func (s *Service) writeKubernetesEndpoints(ctx context.Context, wanted *corev1.Endpoints) error {
-	if err := s.storeKubernetesEndpoints(ctx, wanted); err != nil && !apierr.IsAlreadyExists(err) {
+	same := func(a, b *corev1.EndpointSubset) bool { return proto.Equal(a, b) }
+	err := keepOwn(ctx, s, wanted, func(stored *corev1.Endpoints) bool {
+		if slices.EqualFunc(stored.GetSubsets(), wanted.GetSubsets(), same) &&
+			maps.Equal(stored.GetMetadata().GetLabels(), wanted.GetMetadata().GetLabels()) {
+			return false
+		}
+		stored.Metadata.Labels, stored.Subsets = wanted.GetMetadata().GetLabels(), wanted.GetSubsets()
+		return true
+	})
+	if err != nil {
 		return fmt.Errorf("write endpoints %s: %w", wanted.GetMetadata().GetName(), err)
 	}
 	return nil
-}
-
-func (s *Service) storeKubernetesEndpoints(ctx context.Context, wanted *corev1.Endpoints) error {
-	k := kinds.Of(wanted)
-	stored, ok := s.store.GetCached(registry.KeyOfObject(k, wanted))
-	if !ok {
-		return s.createOwn(ctx, wanted)
-	}
-	o, err := registry.Decode(k, stored)
-	if err != nil {
-		return err
-	}
-	next := o.(*corev1.Endpoints)
-	same := func(a, b *corev1.EndpointSubset) bool { return proto.Equal(a, b) }
-	if slices.EqualFunc(next.GetSubsets(), wanted.GetSubsets(), same) &&
-		maps.Equal(next.GetMetadata().GetLabels(), wanted.GetMetadata().GetLabels()) {
-		return nil
-	}
-	next.Metadata.Labels, next.Subsets = wanted.GetMetadata().GetLabels(), wanted.GetSubsets()
-	a, err := anypb.New(next)
-	if err != nil {
-		return err
-	}
-	_, err = s.pipeline.Update(ctx, self, &apiv1.UpdateRequest{Object: a})
-	return err
 }

@@ -6,15 +6,11 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
 
-	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/kinds/scheduling"
 	"github.com/xebec-project/xebec/internal/metrics"
-	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	schedulingv1 "github.com/xebec-project/xebec/proto/xebec/scheduling/v1"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
 	"github.com/xebec-project/xebec/services/apiserver/storage"
@@ -50,7 +46,7 @@ func (s *Service) makePriorityClasses(ctx context.Context) error {
 		short, cancel := context.WithTimeout(ctx, 5*time.Second)
 		err := s.makePriorityClass(short, class)
 		cancel()
-		if err != nil && !apierr.IsAlreadyExists(err) {
+		if err != nil {
 			problems = append(problems, err)
 		}
 	}
@@ -59,27 +55,13 @@ func (s *Service) makePriorityClasses(ctx context.Context) error {
 
 // makePriorityClass creates a class, or restores the fields of it that a user may change.
 func (s *Service) makePriorityClass(ctx context.Context, class *schedulingv1.PriorityClass) error {
-	k := kinds.Of(class)
-	stored, ok := s.store.GetCached(registry.KeyOf(k, "", class.GetMetadata().GetName()))
-	if !ok {
-		return s.createOwn(ctx, class)
-	}
-	o, err := registry.Decode(k, stored)
-	if err != nil {
-		return err
-	}
-	has := o.(*schedulingv1.PriorityClass)
-	if has.GetDescription() == class.GetDescription() && !has.GetGlobalDefault() {
-		return nil
-	}
-	now := proto.CloneOf(has)
-	now.Description, now.GlobalDefault = class.GetDescription(), false
-	a, err := anypb.New(now)
-	if err != nil {
-		return err
-	}
-	_, err = s.pipeline.Update(ctx, self, &apiv1.UpdateRequest{Object: a})
-	return err
+	return keepOwn(ctx, s, class, func(stored *schedulingv1.PriorityClass) bool {
+		if stored.GetDescription() == class.GetDescription() && !stored.GetGlobalDefault() {
+			return false
+		}
+		stored.Description, stored.GlobalDefault = class.GetDescription(), false
+		return true
+	})
 }
 
 // priorityClasses returns all priority classes that the cache holds.
