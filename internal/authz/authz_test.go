@@ -61,7 +61,7 @@ func TestAuthorize(t *testing.T) {
 		{"a node's group without a name", request{Caller: Caller{"system:node:", []string{GroupNodes}}, Verb: Get, Resource: "nodes", Name: "node-1"}, false},
 
 		{"scheduler binds", request{Caller: scheduler, Verb: Bind, Resource: "pods", Namespace: "a", Name: "p"}, true},
-		{"scheduler deletes no pods", request{Caller: scheduler, Verb: Delete, Resource: "pods", Namespace: "a", Name: "p"}, false},
+		{"scheduler preempts pods", request{Caller: scheduler, Verb: Delete, Resource: "pods", Namespace: "a", Name: "p"}, true},
 		{"scheduler reads no secrets", request{Caller: scheduler, Verb: Get, Resource: "secrets", Namespace: "a", Name: "s"}, false},
 		{"scheduler holds its election", request{Caller: scheduler, Verb: Create, Resource: "leases.coordination.k8s.io", Namespace: "kube-system", Name: "scheduler"}, true},
 		{"scheduler sees who leads", request{Caller: scheduler, Verb: List, Resource: "leases.coordination.k8s.io", Namespace: "kube-system"}, true},

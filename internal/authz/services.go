@@ -74,8 +74,8 @@ var services = map[string][]rule{
 		{[]string{"serviceaccounts", "pods"}, []Action{Get, Watch}, ""},
 	},
 	"scheduler": {
-		{[]string{"pods"}, []Action{Get, List, Watch, Bind, UpdateStatus}, ""},
-		{[]string{"nodes", "namespaces", "services"}, []Action{List, Watch}, ""},
+		{[]string{"pods"}, []Action{Get, List, Watch, Bind, UpdateStatus, Delete}, ""},
+		{[]string{"nodes", "namespaces", "services", "poddisruptionbudgets.policy"}, []Action{List, Watch}, ""},
 	},
 	"workloads": {
 		{[]string{"deployments.apps"}, []Action{Get, Watch, UpdateStatus, Patch}, ""},

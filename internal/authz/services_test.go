@@ -181,7 +181,7 @@ func TestRightsOfServices(t *testing.T) {
 		"scheduler": {
 			{Verb: Update, Resource: "namespaces", Name: "a"}, {Verb: UpdateStatus, Resource: "services", Namespace: "a", Name: "s"}, {Verb: Watch, Resource: "replicasets.apps"}, {Verb: Update, Resource: "pods", Namespace: "a", Name: "p"},
 			{Verb: Update, Resource: "events", Namespace: "a", Name: "e"}, {Verb: Update, Resource: leases, Namespace: "kube-system", Name: "scheduler"},
-			{Verb: Delete, Resource: "pods", Namespace: "a", Name: "p"},
+			{Verb: Update, Resource: "poddisruptionbudgets.policy", Namespace: "a", Name: "b"},
 		},
 		"workloads": {
 			{Verb: Update, Resource: "nodes", Name: "n"}, {Verb: Watch, Resource: "namespaces"}, {Verb: Update, Resource: "deployments.apps", Namespace: "a", Name: "d"},

@@ -10,6 +10,7 @@ import (
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	policyv1 "github.com/xebec-project/xebec/proto/xebec/policy/v1"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
 
@@ -61,6 +62,19 @@ func (l *loop) serviceChanged(old, service *corev1.Service) {
 	l.cache.SetService(m.GetNamespace(), m.GetName(), service.GetSpec().GetSelector())
 }
 
+// budgetChanged notes a PodDisruptionBudget.
+func (l *loop) budgetChanged(old, budget *policyv1.PodDisruptionBudget) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m := budget.GetMetadata()
+	if budget == nil {
+		m = old.GetMetadata()
+		l.cache.SetBudget(m.GetNamespace(), m.GetName(), nil)
+		return
+	}
+	l.cache.SetBudget(m.GetNamespace(), m.GetName(), framework.NewBudget(budget))
+}
+
 // podChanged follows the pods informer.
 func (l *loop) podChanged(old, pod *corev1.Pod) {
 	l.mu.Lock()
@@ -73,6 +87,7 @@ func (l *loop) podChanged(old, pod *corev1.Pod) {
 		}
 		l.forget(uid)
 		l.move(l.cache.DeletePod(uid), now)
+		l.move(l.cache.EndNomination(uid), now)
 		return
 	}
 	p, err := framework.NewPod(pod)
@@ -86,12 +101,16 @@ func (l *loop) podChanged(old, pod *corev1.Pod) {
 		l.move(l.cache.SetPod(p), now)
 	case !l.serves(pod):
 		l.forget(p.UID)
-	case old == nil || old.GetMetadata().GetGeneration() != pod.GetMetadata().GetGeneration() ||
-		!maps.Equal(old.GetMetadata().GetLabels(), pod.GetMetadata().GetLabels()):
+		l.move(l.cache.EndNomination(p.UID), now)
+	default:
+		l.noteNomination(old, p, now)
 		// A change of the status alone, such as this scheduler's own condition, does not make the pod
 		// fit.
-		l.queue.Add(p, now)
-		l.wake()
+		if old == nil || old.GetMetadata().GetGeneration() != pod.GetMetadata().GetGeneration() ||
+			!maps.Equal(old.GetMetadata().GetLabels(), pod.GetMetadata().GetLabels()) {
+			l.queue.Add(p, now)
+			l.wake()
+		}
 	}
 }
 

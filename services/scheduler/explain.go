@@ -11,6 +11,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	policyv1 "github.com/xebec-project/xebec/proto/xebec/policy/v1"
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
 	"github.com/xebec-project/xebec/services/scheduler/cache"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
@@ -48,7 +49,8 @@ func (e *explainer) Explain(ctx context.Context, req *schedulerv1.ExplainRequest
 	if !served {
 		profile = e.profiles[e.scheduler]
 	}
-	for _, v := range profile.Explain(state.Snapshot(), p) {
+	verdicts, room := profile.Explain(state.Snapshot(), p)
+	for _, v := range verdicts {
 		row := &schedulerv1.NodeVerdict{NodeName: v.Node, RefusedBy: v.RefusedBy, Reason: v.Reason, Total: v.Total}
 		for _, s := range v.Scores {
 			row.Scores = append(row.Scores, &schedulerv1.Score{Name: s.Name, Score: s.Score, Weight: s.Weight})
@@ -57,6 +59,9 @@ func (e *explainer) Explain(ctx context.Context, req *schedulerv1.ExplainRequest
 			fits++
 		}
 		resp.Nodes = append(resp.Nodes, row)
+	}
+	if p.Node == "" && room != nil {
+		explainRoom(resp, state.Snapshot(), p, room)
 	}
 	resp.WaitsFor = waitsFor(pod, e.names(), len(resp.Nodes), fits)
 	return resp, nil
@@ -69,7 +74,7 @@ func (e *explainer) load(ctx context.Context, without string) (*cache.Cache, err
 	if err != nil {
 		return nil, fmt.Errorf("list nodes: %w", err)
 	}
-	pods, _, err := client.List[*corev1.Pod](ctx, e.client, client.ListOptions{FieldSelector: "spec.nodeName!="})
+	pods, _, err := client.List[*corev1.Pod](ctx, e.client, client.ListOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("list pods: %w", err)
 	}
@@ -81,7 +86,14 @@ func (e *explainer) load(ctx context.Context, without string) (*cache.Cache, err
 	if err != nil {
 		return nil, fmt.Errorf("list services: %w", err)
 	}
+	budgets, _, err := client.List[*policyv1.PodDisruptionBudget](ctx, e.client, client.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("list pod disruption budgets: %w", err)
+	}
 	c := cache.New()
+	for _, b := range budgets {
+		c.SetBudget(b.GetMetadata().GetNamespace(), b.GetMetadata().GetName(), framework.NewBudget(b))
+	}
 	for _, service := range services {
 		c.SetService(service.GetMetadata().GetNamespace(), service.GetMetadata().GetName(), service.GetSpec().GetSelector())
 	}
@@ -94,19 +106,53 @@ func (e *explainer) load(ctx context.Context, without string) (*cache.Cache, err
 		}
 	}
 	for _, pod := range pods {
-		if core.IsPodFinished(pod) || pod.GetMetadata().GetUid() == without {
+		if core.IsPodFinished(pod) {
 			continue
 		}
 		p, err := framework.NewPod(pod)
 		if err != nil {
 			return nil, fmt.Errorf("pod %s: %w", client.KeyOf(pod), err)
 		}
-		c.SetPod(p)
+		switch {
+		case p.Node != "" && p.UID != without:
+			c.SetPod(p)
+		case p.Node == "" && p.NominatedNode != "":
+			c.Nominate(p, p.NominatedNode)
+		}
 	}
 	return c, nil
 }
 
 // names returns the names of the schedulers that this service is.
+// explainRoom says of which nodes preemption could make room on, at the cost of which pods, and
+// which of them it would choose.
+func explainRoom(resp *schedulerv1.ExplainResponse, s *framework.Snapshot, p *framework.Pod, room *framework.Room) {
+	victims := map[string][]string{}
+	for _, c := range room.Candidates {
+		victims[c.Node] = namesOf(c.Victims)
+	}
+	for _, row := range resp.GetNodes() {
+		row.Victims = victims[row.GetNodeName()]
+		row.NoVictims = strings.Join(room.Refusals[row.GetNodeName()], ", ")
+	}
+	switch {
+	case room.Node != "":
+		resp.Preemption = fmt.Sprintf("it makes room on node %s by deleting %s", room.Node, strings.Join(namesOf(room.Victims), ", "))
+	case room.Waits && s.NominatedNode(p.UID) != nil && !p.NeverPreempts:
+		resp.Preemption = fmt.Sprintf("the pod waits for others to end on its nominated node %s", p.NominatedNode)
+	default:
+		resp.Preemption = "no room is made: " + room.Reason
+	}
+}
+
+func namesOf(pods []*framework.Pod) []string {
+	names := make([]string, len(pods))
+	for i, p := range pods {
+		names[i] = nameOf(p)
+	}
+	return names
+}
+
 func (e *explainer) names() []string { return slices.Sorted(maps.Keys(e.profiles)) }
 
 // waitsFor returns what an unbound pod waits for, empty when it is bound.

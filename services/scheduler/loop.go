@@ -17,6 +17,7 @@ import (
 	"github.com/xebec-project/xebec/services/scheduler/cache"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/defaultbinder"
+	"github.com/xebec-project/xebec/services/scheduler/preemption"
 	"github.com/xebec-project/xebec/services/scheduler/queue"
 )
 
@@ -28,18 +29,22 @@ type loop struct {
 	events   *events.Recorder
 	profiles map[string]*framework.Profile // by spec.schedulerName
 	binder   *binding.Binder
+	executor *preemption.Executor
 	reporter *reporter
 	wakeup   chan struct{} // holds a token when the queue may have changed
 
 	mu    sync.Mutex
 	cache *cache.Cache
 	queue *queue.Queue
+	// preemptions are those that were decided and have not begun.
+	preemptions []preemption.Task
 }
 
 func newLoop(cfg Config, c *client.Client, pods *client.Informer[*corev1.Pod], recorder *events.Recorder, log *zap.Logger) *loop {
 	l := &loop{
 		cfg: cfg, log: log, events: recorder, wakeup: make(chan struct{}, 1), cache: cache.New(),
 		binder:   binding.New(defaultbinder.Plugin{Client: c}, log),
+		executor: preemption.New(c, recorder, log),
 		reporter: newReporter(c, pods, recorder, log),
 	}
 	l.profiles = cfg.newProfiles(l.cache)
@@ -60,8 +65,12 @@ func (l *loop) wake() {
 // run schedules pods until ctx ends.
 func (l *loop) run(ctx context.Context) error {
 	defer l.binder.Wait()
+	defer l.executor.Wait()
 	for ctx.Err() == nil {
 		assignments, pods := l.schedule()
+		for _, t := range l.takePreemptions() {
+			l.executor.Start(ctx, t, l.preempted)
+		}
 		if len(assignments) == 0 {
 			l.idle(ctx)
 			continue
@@ -101,10 +110,16 @@ func (l *loop) schedule() ([]framework.Assignment, map[string]*queue.Pod) {
 		node, err := l.profiles[w.SchedulerName].Schedule(l.cache.Snapshot(), w.Pod)
 		if unfit := (*framework.FitError)(nil); errors.As(err, &unfit) {
 			l.queue.MarkUnschedulable(w, unfit.Plugins, now)
+			if unfit.Room != nil {
+				l.makeRoom(w.Pod, unfit, now)
+			}
 			l.reporter.report(w.Pod, unfit)
 			continue
 		}
 		a := framework.Assignment{Pod: w.Pod, Node: node}
+		if l.cache.Snapshot().NominatedNode(w.UID) != nil {
+			l.move(l.cache.Nominate(w.Pod, node), now)
+		}
 		if err := l.profiles[w.SchedulerName].Reserve(a); err != nil {
 			l.log.Warn("Reservation failed", zap.Error(err))
 			l.queue.Retry(w, now)
@@ -135,6 +150,9 @@ func (l *loop) bound(w *queue.Pod, a framework.Assignment, err error) {
 	}
 	now := time.Now()
 	l.queue.Retry(w, now)
+	if shown, ok := l.reporter.pods.Get(a.Pod.Namespace, a.Pod.Name); ok && shown.GetStatus().GetNominatedNodeName() != "" {
+		l.cache.Nominate(w.Pod, shown.GetStatus().GetNominatedNodeName())
+	}
 	l.move(l.cache.Removed(a), now)
 }
 

@@ -2,12 +2,10 @@ package scheduler
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
@@ -17,6 +15,7 @@ import (
 	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
+	"github.com/xebec-project/xebec/services/scheduler/preemption"
 )
 
 // reporter shows users why pods fit on no node: by an event and by the condition PodScheduled. It
@@ -35,7 +34,10 @@ type reporter struct {
 // unschedulable is a pod that fits on no node.
 type unschedulable struct {
 	pod *framework.Pod
+	// why is nil when the pod only loses its nominated node.
 	why *framework.FitError
+	// clear says that it loses its nominated node.
+	clear bool
 }
 
 func newReporter(c *client.Client, pods *client.Informer[*corev1.Pod], recorder *events.Recorder, log *zap.Logger) *reporter {
@@ -46,8 +48,19 @@ func newReporter(c *client.Client, pods *client.Informer[*corev1.Pod], recorder 
 
 // report makes run report a pod.
 func (r *reporter) report(p *framework.Pod, why *framework.FitError) {
+	room := why.Room
+	r.put(unschedulable{p, why, room != nil && room.Node == "" && !room.Waits})
+}
+
+// clearNomination makes run clear status.nominatedNodeName of a pod.
+func (r *reporter) clearNomination(p *framework.Pod) { r.put(unschedulable{p, nil, true}) }
+
+func (r *reporter) put(u unschedulable) {
 	r.mu.Lock()
-	r.pending[p.UID] = unschedulable{p, why}
+	if was, ok := r.pending[u.pod.UID]; ok && u.why == nil {
+		u.why = was.why
+	}
+	r.pending[u.pod.UID] = u
 	r.mu.Unlock()
 	select {
 	case r.wakeup <- struct{}{}:
@@ -86,20 +99,21 @@ func (r *reporter) run(ctx context.Context) error {
 // writeAttempts is how often a condition is written when others change the pod meanwhile.
 const writeAttempts = 3
 
-// write records the event, and writes the condition unless the pod has it.
+// write records the event, and writes the status unless the pod has it.
 func (r *reporter) write(ctx context.Context, u unschedulable) {
-	message := u.why.Error()
-	r.events.EventAt(reference(u.pod), events.Warning, "FailedScheduling", "%s", message)
-	pod, ok := r.pods.Get(u.pod.Namespace, u.pod.Name)
-	if !ok || pod.GetMetadata().GetUid() != u.pod.UID {
-		return
+	if u.why != nil {
+		r.events.EventAt(reference(u.pod), events.Warning, "FailedScheduling", "%s", u.why)
+		if u.why.Room != nil && u.why.Room.Node != "" {
+			return // The preemption writes the status.
+		}
 	}
-	if was := core.PodCondition(pod, "PodScheduled"); was.GetStatus() == condition.False && was.GetMessage() == message {
+	pod, ok := r.pods.Get(u.pod.Namespace, u.pod.Name)
+	if !ok || pod.GetMetadata().GetUid() != u.pod.UID || u.isShownBy(pod) {
 		return
 	}
 	var err error
 	for range writeAttempts {
-		if err = r.writeCondition(ctx, u.pod, message); !apierr.IsConflict(err) {
+		if err = r.writeStatus(ctx, u); !apierr.IsConflict(err) {
 			break
 		}
 	}
@@ -108,30 +122,27 @@ func (r *reporter) write(ctx context.Context, u unschedulable) {
 	}
 }
 
-// writeCondition writes the condition onto the whole object: the informer's copy lacks fields.
-func (r *reporter) writeCondition(ctx context.Context, pod *framework.Pod, message string) error {
-	full, err := client.Get[*corev1.Pod](ctx, r.client, pod.Namespace, pod.Name)
-	if err != nil || full.GetMetadata().GetUid() != pod.UID || full.GetSpec().GetNodeName() != "" {
-		return err
+// isShownBy reports whether a pod's status says that it fits on no node, and why.
+func (u unschedulable) isShownBy(p *corev1.Pod) bool {
+	if u.clear && p.GetStatus().GetNominatedNodeName() != "" {
+		return false
 	}
-	setUnschedulable(full, message, time.Now())
-	_, err = client.UpdateStatus(ctx, r.client, full)
-	return err
+	c := core.PodCondition(p, core.PodScheduled)
+	return u.why == nil || c.GetStatus() == condition.False && c.GetMessage() == u.why.Error()
 }
 
-func setUnschedulable(p *corev1.Pod, message string, now time.Time) {
-	if p.Status == nil {
-		p.Status = &corev1.PodStatus{}
+// writeStatus writes the status of the whole object: the informer's copy lacks fields.
+func (r *reporter) writeStatus(ctx context.Context, u unschedulable) error {
+	full, err := client.Get[*corev1.Pod](ctx, r.client, u.pod.Namespace, u.pod.Name)
+	if err != nil || full.GetMetadata().GetUid() != u.pod.UID || full.GetSpec().GetNodeName() != "" {
+		return err
 	}
-	c := &corev1.PodCondition{
-		Type: "PodScheduled", Status: condition.False, Reason: "Unschedulable", Message: message,
-		LastTransitionTime: timestamppb.New(now.Truncate(time.Second)),
+	if u.why != nil {
+		preemption.SetUnschedulable(full, u.why.Error(), time.Now())
 	}
-	if was := core.PodCondition(p, c.Type); was != nil {
-		if was.GetStatus() == c.Status {
-			c.LastTransitionTime = was.GetLastTransitionTime()
-		}
-		p.Status.Conditions = slices.DeleteFunc(p.Status.Conditions, func(o *corev1.PodCondition) bool { return o == was })
+	if u.clear && full.Status != nil {
+		full.Status.NominatedNodeName = ""
 	}
-	p.Status.Conditions = append(p.Status.Conditions, c)
+	_, err = client.UpdateStatus(ctx, r.client, full)
+	return err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/xebec-project/xebec/internal/controller"
 	"github.com/xebec-project/xebec/internal/elected"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	policyv1 "github.com/xebec-project/xebec/proto/xebec/policy/v1"
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 	"github.com/xebec-project/xebec/services/scheduler/plugins"
@@ -131,10 +132,12 @@ func (s *Service) setup(t *controller.Term) error {
 	pods := controller.Informer(t, client.InformerOptions[*corev1.Pod]{Transform: slim})
 	namespaces := controller.Informer(t, client.InformerOptions[*corev1.Namespace]{})
 	services := controller.Informer(t, client.InformerOptions[*corev1.Service]{})
+	budgets := controller.Informer(t, client.InformerOptions[*policyv1.PodDisruptionBudget]{})
 	l := newLoop(s.cfg, t.Client(), pods, s.Events(), t.Logger())
 	nodes.OnChange(l.nodeChanged)
 	namespaces.OnChange(l.namespaceChanged)
 	services.OnChange(l.serviceChanged)
+	budgets.OnChange(l.budgetChanged)
 	pods.OnChange(l.podChanged)
 	t.Go("loop", l.run)
 	t.Go("reporter", l.reporter.run)
@@ -154,6 +157,7 @@ func slim(p *corev1.Pod) {
 		ContainerStatuses:     slimStatuses(p.GetStatus().GetContainerStatuses()),
 		InitContainerStatuses: slimStatuses(p.GetStatus().GetInitContainerStatuses()),
 		Phase:                 p.GetStatus().GetPhase(), Conditions: p.GetStatus().GetConditions(),
+		NominatedNodeName: p.GetStatus().GetNominatedNodeName(), StartTime: p.GetStatus().GetStartTime(),
 	}
 	if p.GetSpec().GetResources() != nil {
 		st.AllocatedResources, st.Resources = p.GetStatus().GetAllocatedResources(), p.GetStatus().GetResources()

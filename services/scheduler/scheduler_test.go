@@ -144,7 +144,8 @@ func TestUnschedulablePods(t *testing.T) {
 		clienttest.Seed(s, newPod("large", "4"))
 		run(t, DefaultConfig(), c)
 		condition := func() *corev1.PodCondition { return core.PodCondition(getPod(t, c, "large"), "PodScheduled") }
-		const message = "0/1 nodes are available: 1 Insufficient cpu."
+		const message = "0/1 nodes are available: 1 Insufficient cpu. " +
+			"preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling."
 		eventually(t, "the pod is reported", func() bool { return condition().GetMessage() == message })
 		if got := condition(); got.GetStatus() != "False" || got.GetReason() != "Unschedulable" {
 			t.Errorf("condition %v", got)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -71,6 +72,9 @@ func why(ctx context.Context, s *session.Session, args []string) error {
 	if len(answer.GetNodes()) > 0 {
 		s.Printf("\n")
 		verdicts(answer).Print(s.Out)
+	}
+	if answer.GetPreemption() != "" {
+		s.Printf("\nPreemption: %s.\n", strings.TrimSuffix(answer.GetPreemption(), "."))
 	}
 	return nil
 }
@@ -156,6 +160,11 @@ func verdicts(answer *schedulerv1.ExplainResponse) *printer.Table {
 		t.Heads = append(t.Heads, strings.ToUpper(printer.Title(name)))
 	}
 	t.Heads = append(t.Heads, "REJECTED BY", "REASON")
+	// Preemption that makes room nowhere is explained below the table.
+	hasVictims := slices.ContainsFunc(answer.GetNodes(), func(n *schedulerv1.NodeVerdict) bool { return len(n.GetVictims()) > 0 })
+	if hasVictims {
+		t.Heads = append(t.Heads, "PREEMPTION")
+	}
 	for _, n := range answer.GetNodes() {
 		row := make([]string, len(t.Heads))
 		row[0] = n.GetNodeName()
@@ -174,7 +183,14 @@ func verdicts(answer *schedulerv1.ExplainResponse) *printer.Table {
 				}
 			}
 		}
-		row[len(row)-2], row[len(row)-1] = n.GetRefusedBy(), terminal.OneLine(n.GetReason())
+		at := slices.Index(t.Heads, "REJECTED BY")
+		row[at], row[at+1] = n.GetRefusedBy(), terminal.OneLine(n.GetReason())
+		switch {
+		case len(n.GetVictims()) > 0:
+			row[len(row)-1] = "would delete " + strings.Join(n.GetVictims(), ", ")
+		case hasVictims:
+			row[len(row)-1] = n.GetNoVictims()
+		}
 		t.Add(row...)
 	}
 	return t

@@ -25,6 +25,7 @@ func Bind(pod *corev1.Pod, node string, now time.Time) error {
 	if pod.Status == nil {
 		pod.Status = &corev1.PodStatus{}
 	}
+	pod.Status.NominatedNodeName = ""
 	setScheduled(pod.Status, now)
 	return nil
 }

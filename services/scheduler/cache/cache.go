@@ -96,7 +96,7 @@ func (c *Cache) DeleteNode(name string) framework.Event {
 
 // drop forgets a node that does not exist and has no pods.
 func (c *Cache) drop(name string) {
-	if _, exists := c.snapshot.Find(name); !exists && c.nodes[name].Used[framework.Pods] == 0 {
+	if _, exists := c.snapshot.Find(name); !exists && c.nodes[name].Used[framework.Pods] == 0 && len(c.nodes[name].Nominated) == 0 {
 		delete(c.nodes, name)
 	}
 }
@@ -116,6 +116,10 @@ func (c *Cache) node(name string) *framework.Node {
 func (c *Cache) SetPod(p *framework.Pod) framework.Event {
 	was, known := c.pods[p.UID]
 	c.remove(p.UID)
+	c.EndNomination(p.UID)
+	if p.Deleting {
+		c.snapshot.SetPreempted(p.UID, false)
+	}
 	c.add(placed{Pod: p, node: p.Node})
 	e := framework.Event{Kind: changeOf(was, known, p), Pod: p, WasPod: was.Pod}
 	e.Node = c.snapshot.Node(p.Node)
@@ -149,6 +153,7 @@ func changeOf(was placed, known bool, p *framework.Pod) framework.EventKind {
 
 // DeletePod stops counting a pod. It does nothing for a pod that is not on a node.
 func (c *Cache) DeletePod(uid string) framework.Event {
+	c.snapshot.SetPreempted(uid, false)
 	p, ok := c.pods[uid]
 	if !ok {
 		return framework.Event{}
@@ -181,6 +186,7 @@ func (c *Cache) Reserve(a framework.Assignment) error {
 		return fmt.Errorf("reserve node %s for pod %s/%s: the node does not exist", a.Node, a.Pod.Namespace, a.Pod.Name)
 	}
 	c.remove(a.Pod.UID)
+	c.EndNomination(a.Pod.UID)
 	c.add(placed{Pod: a.Pod, node: a.Node, reserved: true})
 	return nil
 }
@@ -196,6 +202,44 @@ func (c *Cache) Unreserve(a framework.Assignment) {
 func (c *Cache) Reserved(a framework.Assignment) bool {
 	p, ok := c.pods[a.Pod.UID]
 	return ok && p.reserved && p.node == a.Node
+}
+
+// Nominate notes that room is made for a waiting pod on a node, in place of its nomination before.
+// It does nothing for a pod that is reserved or bound.
+func (c *Cache) Nominate(p *framework.Pod, node string) framework.Event {
+	if _, placed := c.pods[p.UID]; placed {
+		return framework.Event{}
+	}
+	var event framework.Event
+	n := c.node(node)
+	if c.snapshot.NominatedNode(p.UID) != n {
+		event = c.EndNomination(p.UID)
+	}
+	c.snapshot.Nominate(p, n)
+	return event
+}
+
+// EndNomination ends the nomination of a pod, if any. For other pods it is as if the pod had left
+// the node.
+func (c *Cache) EndNomination(uid string) framework.Event {
+	was, ok := c.snapshot.EndNomination(uid)
+	if !ok {
+		return framework.Event{}
+	}
+	c.drop(was.Node.Name)
+	return c.Removed(framework.Assignment{Pod: was.Pod, Node: was.Node.Name})
+}
+
+// SetPreempted notes that a pod is about to be deleted to make room for another, or not any more.
+// A pod that is not counted cannot be.
+func (c *Cache) SetPreempted(uid string, preempted bool) {
+	_, known := c.pods[uid]
+	c.snapshot.SetPreempted(uid, preempted && known)
+}
+
+// SetBudget notes a PodDisruptionBudget, nil when it was deleted.
+func (c *Cache) SetBudget(namespace, name string, b *framework.Budget) {
+	c.snapshot.SetBudget(namespace, name, b)
 }
 
 func (c *Cache) add(p placed) {

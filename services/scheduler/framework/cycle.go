@@ -10,9 +10,12 @@ import (
 // begins, or the cache that its snapshot is of changes.
 type Cycle struct {
 	snapshot *Snapshot
+	pod      *Pod
 	filters  []filter
 	names    []string // of the only nodes that may pass, if named is not empty
 	named    []string // the plug-ins that know these names
+
+	preemptible []*Node // refused, but may pass with fewer pods
 }
 
 // filter is the filter of one plug-in in one cycle.
@@ -25,7 +28,7 @@ type filter struct {
 // Begin runs PreFilter.
 func (f *Profile) Begin(s *Snapshot, p *Pod) *Cycle {
 	s.pods.trim()
-	c := &Cycle{snapshot: s, filters: make([]filter, 0, len(f.plugins.PreFilter))}
+	c := &Cycle{snapshot: s, pod: p, filters: make([]filter, 0, len(f.plugins.PreFilter))}
 	for _, pl := range f.plugins.PreFilter {
 		nf := pl.PreFilter(s, p)
 		if nf == nil {
@@ -60,22 +63,84 @@ func (c *Cycle) Nodes() []*Node {
 	return nodes
 }
 
-// Refusal returns the name of the plug-in that refuses a node, with its reasons; an empty name when
-// none does.
+// Refusal returns the plug-in that refuses a node and the reasons as events count them; empty when
+// the node would do.
 func (c *Cycle) Refusal(n *Node) (plugin string, reasons []string) {
-	if by, reasons := c.refusal(n); by != nil {
+	if by, reasons := c.refusal(n, false); by != nil {
 		return by.plugin, reasons
 	}
 	return "", nil
 }
 
-func (c *Cycle) refusal(n *Node) (by *filter, reasons []string) {
-	for i := range c.filters {
-		if reasons := c.filters[i].Filter(n); len(reasons) > 0 {
-			return &c.filters[i], reasons
+// Pod returns the pod, and Snapshot the cluster.
+func (c *Cycle) Pod() *Pod { return c.pod }
+
+// Snapshot returns the cluster as the cycle sees it, without the pods that were removed.
+func (c *Cycle) Snapshot() *Snapshot { return c.snapshot }
+
+// Preemptible returns the nodes that were refused and may pass with fewer pods.
+func (c *Cycle) Preemptible() []*Node { return c.preemptible }
+
+// refusal returns the filter that refuses a node, and why: as events count it, or in full. The node
+// must do with the pods that are nominated for it and do not have a lower priority, and also
+// without them, since they may end up elsewhere and the pod may need them near.
+func (c *Cycle) refusal(n *Node, inFull bool) (by *filter, reasons []string) {
+	var ahead []*Pod
+	for _, p := range n.Nominated {
+		if p.UID != c.pod.UID && p.Priority >= c.pod.Priority {
+			ahead = append(ahead, p)
 		}
 	}
+	if len(ahead) == 0 {
+		return c.filter(n, inFull)
+	}
+	for _, p := range ahead {
+		c.AddPod(n, p)
+	}
+	by, reasons = c.filter(n, inFull)
+	for _, p := range ahead {
+		c.RemovePod(n, p)
+	}
+	if by != nil {
+		return by, reasons
+	}
+	return c.filter(n, inFull)
+}
+
+// filter looks at a node with the pods that are on it.
+func (c *Cycle) filter(n *Node, inFull bool) (by *filter, reasons []string) {
+	for i := range c.filters {
+		f := &c.filters[i]
+		reasons := f.Filter(n)
+		if len(reasons) == 0 {
+			continue
+		}
+		if inFull {
+			reasons = []string{f.Explain(n)}
+		}
+		return f, reasons
+	}
 	return nil, nil
+}
+
+// look is refusal for each node once, which finds those that may pass with fewer pods.
+func (c *Cycle) look(n *Node, inFull bool) (by *filter, reasons []string) {
+	by, reasons = c.refusal(n, inFull)
+	if by != nil {
+		if p, ok := by.NodeFilter.(Preemptible); ok && p.MayPass(n) {
+			c.preemptible = append(c.preemptible, n)
+		}
+	}
+	return by, reasons
+}
+
+// passes reports whether a node that exists can run the pod.
+func (c *Cycle) passes(n *Node) bool {
+	if _, exists := c.snapshot.Find(n.Name); !exists {
+		return false
+	}
+	by, _ := c.refusal(n, false)
+	return by == nil
 }
 
 // RemovePod takes a pod off a node, so that Refusal answers as if it were not there. The caller
@@ -106,7 +171,7 @@ func (c *Cycle) feasible() ([]*Node, *FitError) {
 	feasible := make([]*Node, 0, len(nodes))
 	counts := map[string]int{}
 	for _, n := range nodes {
-		by, reasons := c.refusal(n)
+		by, reasons := c.look(n, false)
 		if by == nil {
 			feasible = append(feasible, n)
 			continue
@@ -141,6 +206,8 @@ type FitError struct {
 	Reasons map[string]int
 	// Conflict says that the pod names nodes, and that the names exclude each other.
 	Conflict bool
+	// Room is what preemption does for the pod; nil without preemption.
+	Room *Room
 	// Plugins are the names of the plug-ins that refused a node, in their order; empty when there are
 	// no nodes.
 	Plugins []string
@@ -154,10 +221,19 @@ func (e *FitError) Error() string {
 	case e.Conflict:
 		return fmt.Sprintf("0/%d nodes are available: pod affinity terms conflict.", e.Nodes)
 	}
-	parts := make([]string, 0, len(e.Reasons))
-	for reason, n := range e.Reasons {
+	text := Unavailable(e.Nodes, e.Reasons)
+	if e.Room != nil && e.Room.Reason != "" {
+		text += " preemption: " + e.Room.Reason
+	}
+	return text
+}
+
+// Unavailable says why none of the nodes will do, with the number of nodes for each reason.
+func Unavailable(nodes int, reasons map[string]int) string {
+	parts := make([]string, 0, len(reasons))
+	for reason, n := range reasons {
 		parts = append(parts, fmt.Sprintf("%d %s", n, reason))
 	}
 	slices.Sort(parts)
-	return fmt.Sprintf("0/%d nodes are available: %s.", e.Nodes, strings.Join(parts, ", "))
+	return fmt.Sprintf("0/%d nodes are available: %s.", nodes, strings.Join(parts, ", "))
 }

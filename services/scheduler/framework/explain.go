@@ -29,19 +29,23 @@ type Score struct {
 // Explain returns how every node fares for a pod: those that would do, the best first, then the
 // refused ones by name. It runs the plug-ins that Schedule runs. A pod that the snapshot counts on
 // a node is rated as one more.
-func (f *Profile) Explain(s *Snapshot, p *Pod) []Verdict {
+func (f *Profile) Explain(s *Snapshot, p *Pod) ([]Verdict, *Room) {
 	cycle := f.Begin(s, p)
 	var feasible []*Node
 	var refused []Verdict
 	for _, n := range s.Nodes {
-		if by, _ := cycle.refusal(n); by != nil {
-			refused = append(refused, Verdict{Node: n.Name, RefusedBy: by.plugin, Reason: by.Explain(n)})
+		if by, reasons := cycle.look(n, true); by != nil {
+			refused = append(refused, Verdict{Node: n.Name, RefusedBy: by.plugin, Reason: reasons[0]})
 			continue
 		}
 		feasible = append(feasible, n)
 	}
 	if len(feasible) == 0 {
-		return refused
+		if f.plugins.PostFilter == nil || len(refused) == 0 {
+			return refused, nil
+		}
+		room := f.plugins.PostFilter.PostFilter(cycle)
+		return refused, &room
 	}
 	rater := f.preScore(s, p, feasible)
 	type rated struct {
@@ -61,5 +65,5 @@ func (f *Profile) Explain(s *Snapshot, p *Pod) []Verdict {
 	for _, r := range all {
 		verdicts = append(verdicts, r.Verdict)
 	}
-	return append(verdicts, refused...)
+	return append(verdicts, refused...), nil
 }

@@ -51,6 +51,20 @@ type PodCounter interface {
 	CountPod(n *Node, p *Pod, by int)
 }
 
+// Preemptible is a NodeFilter whose refusals can end when pods leave the node. What other filters
+// refuse, preemption cannot change.
+type Preemptible interface {
+	// MayPass reports whether a node that the filter refuses might pass with fewer pods.
+	MayPass(n *Node) bool
+}
+
+// PostFilterPlugin makes room for a pod that no node can run.
+type PostFilterPlugin interface {
+	Plugin
+	// PostFilter decides, in the cycle in which all nodes were refused.
+	PostFilter(c *Cycle) Room
+}
+
 // PreScorePlugin rates the nodes that passed all filters.
 type PreScorePlugin interface {
 	Plugin

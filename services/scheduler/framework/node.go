@@ -26,6 +26,8 @@ type Node struct {
 	Images map[string]bool
 	// Pods are the pods on the node.
 	Pods []*Pod
+	// Nominated are the waiting pods for which room is made on the node.
+	Nominated []*Pod
 	// HostPorts counts the pods that take each port.
 	HostPorts map[HostPort]int
 	// Controllers counts the pods of each controller that are not being deleted, by its uid.

@@ -2,8 +2,12 @@ package framework
 
 import (
 	"strings"
+	"time"
 
+	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/kinds/scheduling"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -19,8 +23,16 @@ type Pod struct {
 	SchedulerName string
 	// Priority orders waiting pods: the highest comes first.
 	Priority int32
+	// NeverPreempts says that the pod does not take the place of pods with lower priority.
+	NeverPreempts bool
+	// Preempted says that the pod is being deleted to make room for another.
+	Preempted bool
+	// Started is when its node began to run the pod; the zero time when it has not.
+	Started time.Time
 	// Node is the node that the pod is bound to, empty while it waits.
 	Node string
+	// NominatedNode is status.nominatedNodeName: room is made there for the waiting pod.
+	NominatedNode string
 	// Requests are the amounts that the pod takes of its node, sorted by name, without zeros. They
 	// include one of "pods".
 	Requests []Request
@@ -73,7 +85,12 @@ func NewPod(p *corev1.Pod) (*Pod, error) {
 		Labels: p.GetMetadata().GetLabels(), Deleting: p.GetMetadata().GetDeletionTimestamp() != nil,
 		SchedulerName: spec.GetSchedulerName(), Terms: podTerms(p), Spread: spreadConstraints(p),
 		Priority: spec.GetPriority(), Node: spec.GetNodeName(), Requests: requests,
+		NeverPreempts: spec.GetPreemptionPolicy() == scheduling.PreemptNever, Preempted: isPreempted(p),
+		NominatedNode: p.GetStatus().GetNominatedNodeName(),
 		RequiredNodes: requiredNodes(spec), PreferredNodes: preferredNodes(spec), Tolerations: spec.GetTolerations(),
+	}
+	if t := p.GetStatus().GetStartTime(); t != nil {
+		out.Started = t.AsTime()
 	}
 	for _, c := range spec.GetContainers() {
 		out.Images = append(out.Images, normalImage(c.GetImage()))
@@ -93,6 +110,15 @@ func NewPod(p *corev1.Pod) (*Pod, error) {
 	}
 	out.group = groupKey(out)
 	return out, nil
+}
+
+// ReasonPreempted is the reason of the condition DisruptionTarget of pods that are deleted to make
+// room for others.
+const ReasonPreempted = "PreemptionByScheduler"
+
+func isPreempted(p *corev1.Pod) bool {
+	c := core.PodCondition(p, core.PodDisruptionTarget)
+	return p.GetMetadata().GetDeletionTimestamp() != nil && c.GetStatus() == condition.True && c.GetReason() == ReasonPreempted
 }
 
 // Request returns the amount of a resource that the pod takes, 0 when it requests none.

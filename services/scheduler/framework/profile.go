@@ -18,6 +18,8 @@ type Profile struct {
 type Plugins struct {
 	// PreFilter holds the filters in the order in which they look at a node; the first refusal counts.
 	PreFilter []PreFilterPlugin
+	// PostFilter makes room for pods that no node can run; nil when nothing does.
+	PostFilter PostFilterPlugin
 	// PreScore holds the scorers; a node's rating is the weighted mean of their scores.
 	PreScore []WeightedPlugin
 	// Reserve holds those that set something aside for a pod. It may be empty where nothing is bound.
@@ -42,10 +44,19 @@ func NewProfile(plugins Plugins) *Profile {
 }
 
 // Schedule returns the best node for a pod, or a *FitError. Among nodes with the same rating it
-// takes the one with fewest pods, then the first by name, so that a decision can be repeated.
+// takes the one with fewest pods, then the first by name, so that a decision can be repeated. The
+// nominated node of the pod goes before all others.
 func (f *Profile) Schedule(s *Snapshot, p *Pod) (string, error) {
-	feasible, unfit := f.Begin(s, p).feasible()
+	c := f.Begin(s, p)
+	if n := s.NominatedNode(p.UID); n != nil && c.passes(n) {
+		return n.Name, nil
+	}
+	feasible, unfit := c.feasible()
 	if unfit != nil {
+		if f.plugins.PostFilter != nil && unfit.Nodes > 0 {
+			room := f.plugins.PostFilter.PostFilter(c)
+			unfit.Room = &room
+		}
 		return "", unfit
 	}
 	if len(feasible) == 1 {

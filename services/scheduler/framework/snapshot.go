@@ -20,6 +20,10 @@ type Snapshot struct {
 	namespaces map[string]map[string]string            // labels by name
 	services   map[string]map[string]map[string]string // selectors by namespace and name
 	pods       podIndex
+
+	nominations map[string]Nomination // of waiting pods, by uid
+	preempted   map[string]bool       // uids of pods that are about to be deleted
+	budgets     map[string]*Budget    // by namespace and name
 }
 
 // NewSnapshot returns a cluster without nodes.
@@ -27,6 +31,7 @@ func NewSnapshot() Snapshot {
 	return Snapshot{
 		Resources: NewResourceTable(), namespaces: map[string]map[string]string{},
 		services: map[string]map[string]map[string]string{}, pods: newPodIndex(),
+		nominations: map[string]Nomination{}, preempted: map[string]bool{}, budgets: map[string]*Budget{},
 	}
 }
 

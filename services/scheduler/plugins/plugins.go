@@ -9,6 +9,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/spelling"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
+	"github.com/xebec-project/xebec/services/scheduler/plugins/defaultpreemption"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/imagelocality"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/interpodaffinity"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/nodeaffinity"
@@ -22,7 +23,7 @@ import (
 // Config is what an operator can change of the plug-ins of a profile. The zero value is the default
 // scheduler.
 type Config struct {
-	// Disabled are the names of plug-ins that neither refuse nor rate nodes.
+	// Disabled are the names of plug-ins that neither refuse nor rate nodes nor make room on them.
 	Disabled []string `yaml:"disabled"`
 	// Weights are the weights of plug-ins in the score, 1 to 100, by name.
 	Weights map[string]int `yaml:"weights"`
@@ -85,6 +86,7 @@ func New(c Config) (framework.Plugins, error) {
 			spread,
 			near,
 		},
+		PostFilter: defaultpreemption.Plugin{},
 		PreScore: []framework.WeightedPlugin{
 			{Plugin: tainttoleration.Plugin{}, Weight: 3},
 			{Plugin: nodeaffinity.Plugin{}, Weight: 2},
@@ -132,7 +134,7 @@ func (c Config) change(all *framework.Plugins) error {
 		scorers = append(scorers, w.Plugin.Name())
 	}
 	for i, name := range c.Disabled {
-		if known := slices.Concat(filters, scorers); !slices.Contains(known, name) {
+		if known := append(slices.Concat(filters, scorers), all.PostFilter.Name()); !slices.Contains(known, name) {
 			return fmt.Errorf("disabled[%d]: %w", i, unknownPlugin(name, known))
 		}
 	}
@@ -148,6 +150,9 @@ func (c Config) change(all *framework.Plugins) error {
 		default:
 			all.PreScore[at].Weight = float64(weight)
 		}
+	}
+	if slices.Contains(c.Disabled, all.PostFilter.Name()) {
+		all.PostFilter = nil
 	}
 	all.PreFilter = slices.DeleteFunc(all.PreFilter, func(pl framework.PreFilterPlugin) bool { return slices.Contains(c.Disabled, pl.Name()) })
 	all.PreScore = slices.DeleteFunc(all.PreScore, func(w framework.WeightedPlugin) bool {

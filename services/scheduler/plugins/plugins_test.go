@@ -22,6 +22,8 @@ type scenario struct {
 	pod   *framework.Pod
 	want  string
 	whys  map[string]string
+	// room is the decision of preemption: the node and the victims.
+	room string
 	// scores are the scores of nodes, in words.
 	scores map[string]string
 }
@@ -45,6 +47,10 @@ func readScenario(t *testing.T, lines []string) scenario {
 			}
 		case "on":
 			s.cache.SetPod(podOf(t, words[1], words[0], words[2:]))
+		case "nominated":
+			s.cache.Nominate(podOf(t, words[1], "", words[2:]), words[0])
+		case "budget":
+			s.cache.SetBudget("default", words[0], budgetOf(t, words))
 		case "pod":
 			s.pod = podOf(t, "p", "", words)
 		case "service":
@@ -53,6 +59,8 @@ func readScenario(t *testing.T, lines []string) scenario {
 			s.cache.SetNamespace(words[0], labelSet(words[1:]))
 		case "want":
 			s.want = rest
+		case "room":
+			s.room = rest
 		case "why":
 			node, why, _ := strings.Cut(rest, " ")
 			s.whys[node] = why
@@ -66,9 +74,9 @@ func readScenario(t *testing.T, lines []string) scenario {
 	return s
 }
 
-// readCases returns the names and bodies of the cases in testdata, in their order.
-func readCases(t *testing.T) iter.Seq2[string, string] {
-	files, err := filepath.Glob("testdata/*.txt")
+// readCases returns the names and bodies of the cases in files of testdata, in their order.
+func readCases(t *testing.T, pattern string) iter.Seq2[string, string] {
+	files, err := filepath.Glob(filepath.Join("testdata", pattern))
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}
@@ -90,8 +98,10 @@ func readCases(t *testing.T) iter.Seq2[string, string] {
 
 // TestSchedule runs the cases of testdata; schedule.txt describes their format.
 func TestSchedule(t *testing.T) {
-	profile := framework.NewProfile(plugins.Default())
-	for name, body := range readCases(t) {
+	withoutPreemption := plugins.Default()
+	withoutPreemption.PostFilter = nil
+	profile := framework.NewProfile(withoutPreemption)
+	for name, body := range readCases(t, "*.txt") {
 		t.Run(name, func(t *testing.T) {
 			s := readScenario(t, strings.Split(body, "\n"))
 			got, err := profile.Schedule(s.cache.Snapshot(), s.pod)
@@ -101,7 +111,8 @@ func TestSchedule(t *testing.T) {
 			if got != s.want {
 				t.Errorf("got %q, want %q", got, s.want)
 			}
-			checkExplain(t, profile.Explain(s.cache.Snapshot(), s.pod), s, err == nil)
+			rows, _ := profile.Explain(s.cache.Snapshot(), s.pod)
+			checkExplain(t, rows, s, err == nil)
 		})
 	}
 }

@@ -61,7 +61,8 @@ func TestProfiles(t *testing.T) {
 				t.Errorf("on %q, %v, want %s", got, err, tt.want)
 			}
 			got := -1.0
-			for _, v := range profile.Explain(c.Snapshot(), p) {
+			rows, _ := profile.Explain(c.Snapshot(), p)
+			for _, v := range rows {
 				for _, s := range v.Scores {
 					if v.Node == "a" && s.Name == "NodeResourcesFit" {
 						got = s.Score

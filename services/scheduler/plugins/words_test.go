@@ -5,12 +5,14 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	policyv1 "github.com/xebec-project/xebec/proto/xebec/policy/v1"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 	"github.com/xebec-project/xebec/services/scheduler/framework/frameworktest"
 )
@@ -23,6 +25,8 @@ func nodeFields(words []string) (fields string, labels map[string]string) {
 		switch {
 		case w == "big":
 			all = append(all, frameworktest.Big)
+		case w == "core":
+			all = append(all, `"status":{"allocatable":{"cpu":"1","memory":"8Gi","pods":"110"}}`)
 		case w == "small":
 			all = append(all, frameworktest.Small)
 		case isLabel && !strings.HasPrefix(w, `"`):
@@ -94,6 +98,19 @@ func podWord(t *testing.T, word string) func(*corev1.Pod) {
 				p.Metadata.OwnerReferences = nil
 			}
 		}
+	case "priority":
+		return func(p *corev1.Pod) { p.Spec.Priority = proto.Int32(number(t, rest)) }
+	case "never":
+		return func(p *corev1.Pod) { p.Spec.PreemptionPolicy = proto.String("Never") }
+	case "started":
+		return func(p *corev1.Pod) {
+			statusOf(p).StartTime = timestamppb.New(time.Unix(int64(number(t, rest)), 0))
+		}
+	case "preempted":
+		return func(p *corev1.Pod) {
+			p.Metadata.DeletionTimestamp = timestamppb.Now()
+			statusOf(p).Conditions = []*corev1.PodCondition{{Type: "DisruptionTarget", Status: "True", Reason: framework.ReasonPreempted}}
+		}
 	case "deleting":
 		return func(p *corev1.Pod) { p.Metadata.DeletionTimestamp = timestamppb.Now() }
 	case "near", "apart":
@@ -104,6 +121,29 @@ func podWord(t *testing.T, word string) func(*corev1.Pod) {
 		return func(p *corev1.Pod) { addSpread(t, p, verb == "spread", parts) }
 	}
 	return nil
+}
+
+func statusOf(p *corev1.Pod) *corev1.PodStatus {
+	if p.Status == nil {
+		p.Status = &corev1.PodStatus{}
+	}
+	return p.Status
+}
+
+// budgetOf makes a budget of the words NAME ALLOWED SELECTOR [DISRUPTED]...
+func budgetOf(t *testing.T, words []string) *framework.Budget {
+	t.Helper()
+	b := &policyv1.PodDisruptionBudget{
+		Metadata: &metav1.ObjectMeta{Namespace: "default", Name: words[0]},
+		Spec:     &policyv1.PodDisruptionBudgetSpec{Selector: labelSelector(words[2])},
+		Status: &policyv1.PodDisruptionBudgetStatus{
+			DisruptionsAllowed: number(t, words[1]), DisruptedPods: map[string]*timestamppb.Timestamp{},
+		},
+	}
+	for _, name := range words[3:] {
+		b.Status.DisruptedPods[name] = timestamppb.Now()
+	}
+	return framework.NewBudget(b)
 }
 
 func number(t *testing.T, text string) int32 {

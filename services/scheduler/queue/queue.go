@@ -128,6 +128,13 @@ func (q *Queue) Retry(w *Pod, now time.Time) {
 	q.release(w, now)
 }
 
+// Activate makes a pod ready that is unschedulable, when its back-off is over.
+func (q *Queue) Activate(uid string, now time.Time) {
+	if w := q.pods[uid]; w != nil && w.place == &q.unschedulable {
+		q.release(w, now)
+	}
+}
+
 // Move makes the unschedulable pods ready that an event can help, each when its back-off is over.
 func (q *Queue) Move(e framework.Event, now time.Time) {
 	var helped []*Pod

@@ -85,7 +85,9 @@ type ExplainResponse struct {
 	// What the pod waits for, in a sentence; empty when it is bound.
 	WaitsFor string `protobuf:"bytes,2,opt,name=waits_for,json=waitsFor,proto3" json:"waits_for,omitempty"`
 	// A row per node, best first, then the refused ones by name.
-	Nodes         []*NodeVerdict `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Nodes []*NodeVerdict `protobuf:"bytes,3,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// Whether preemption of pods with lower priority makes room, in a sentence; empty when a node would do.
+	Preemption    string `protobuf:"bytes,4,opt,name=preemption,proto3" json:"preemption,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -141,6 +143,13 @@ func (x *ExplainResponse) GetNodes() []*NodeVerdict {
 	return nil
 }
 
+func (x *ExplainResponse) GetPreemption() string {
+	if x != nil {
+		return x.Preemption
+	}
+	return ""
+}
+
 // NodeVerdict is one node's row.
 type NodeVerdict struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -153,7 +162,11 @@ type NodeVerdict struct {
 	// The scores by scorer, each 0 to 10; empty when refused.
 	Scores []*Score `protobuf:"bytes,4,rep,name=scores,proto3" json:"scores,omitempty"`
 	// The weighted mean of the scores, 0 to 10.
-	Total         float64 `protobuf:"fixed64,5,opt,name=total,proto3" json:"total,omitempty"`
+	Total float64 `protobuf:"fixed64,5,opt,name=total,proto3" json:"total,omitempty"`
+	// The pods that preemption would delete to make room on the node, as namespace/name, the most important first.
+	Victims []string `protobuf:"bytes,6,rep,name=victims,proto3" json:"victims,omitempty"`
+	// Why preemption makes no room on the node, if that was looked at.
+	NoVictims     string `protobuf:"bytes,7,opt,name=no_victims,json=noVictims,proto3" json:"no_victims,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -221,6 +234,20 @@ func (x *NodeVerdict) GetTotal() float64 {
 		return x.Total
 	}
 	return 0
+}
+
+func (x *NodeVerdict) GetVictims() []string {
+	if x != nil {
+		return x.Victims
+	}
+	return nil
+}
+
+func (x *NodeVerdict) GetNoVictims() string {
+	if x != nil {
+		return x.NoVictims
+	}
+	return ""
 }
 
 // Score is one scorer's mark.
@@ -294,18 +321,24 @@ const file_xebec_scheduler_v1_scheduler_proto_rawDesc = "" +
 	"\"xebec/scheduler/v1/scheduler.proto\x12\x12xebec.scheduler.v1\x1a\x1axebec/meta/v1/method.proto\"B\n" +
 	"\x0eExplainRequest\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\"\x82\x01\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"\xa2\x01\n" +
 	"\x0fExplainResponse\x12\x1b\n" +
 	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x12\x1b\n" +
 	"\twaits_for\x18\x02 \x01(\tR\bwaitsFor\x125\n" +
-	"\x05nodes\x18\x03 \x03(\v2\x1f.xebec.scheduler.v1.NodeVerdictR\x05nodes\"\xaa\x01\n" +
+	"\x05nodes\x18\x03 \x03(\v2\x1f.xebec.scheduler.v1.NodeVerdictR\x05nodes\x12\x1e\n" +
+	"\n" +
+	"preemption\x18\x04 \x01(\tR\n" +
+	"preemption\"\xe3\x01\n" +
 	"\vNodeVerdict\x12\x1b\n" +
 	"\tnode_name\x18\x01 \x01(\tR\bnodeName\x12\x1d\n" +
 	"\n" +
 	"refused_by\x18\x02 \x01(\tR\trefusedBy\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x121\n" +
 	"\x06scores\x18\x04 \x03(\v2\x19.xebec.scheduler.v1.ScoreR\x06scores\x12\x14\n" +
-	"\x05total\x18\x05 \x01(\x01R\x05total\"I\n" +
+	"\x05total\x18\x05 \x01(\x01R\x05total\x12\x18\n" +
+	"\avictims\x18\x06 \x03(\tR\avictims\x12\x1d\n" +
+	"\n" +
+	"no_victims\x18\a \x01(\tR\tnoVictims\"I\n" +
 	"\x05Score\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05score\x18\x02 \x01(\x01R\x05score\x12\x16\n" +

@@ -126,6 +126,9 @@ func (f *filter) refusing(n *framework.Node) int {
 	})
 }
 
+// MayPass implements framework.Preemptible: no pod is missing nearby.
+func (f *filter) MayPass(n *framework.Node) bool { return f.lacking(n) < 0 }
+
 // Explain implements framework.NodeFilter.
 func (f *filter) Explain(n *framework.Node) string {
 	if i := f.lacking(n); i >= 0 {

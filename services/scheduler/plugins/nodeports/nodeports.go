@@ -54,6 +54,9 @@ func (f filter) Filter(n *framework.Node) []string {
 	return nil
 }
 
+// MayPass implements framework.Preemptible.
+func (filter) MayPass(*framework.Node) bool { return true }
+
 // Explain implements framework.NodeFilter.
 func (f filter) Explain(n *framework.Node) string {
 	port, _ := f.taken(n)

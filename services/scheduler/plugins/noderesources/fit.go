@@ -4,6 +4,7 @@ package noderesources
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/xebec-project/xebec/internal/kinds/core"
@@ -72,6 +73,11 @@ func (f fit) Filter(n *framework.Node) []string {
 		}
 	}
 	return lacking
+}
+
+// MayPass implements framework.Preemptible: the node offers what the pod requests.
+func (f fit) MayPass(n *framework.Node) bool {
+	return !slices.ContainsFunc(f, func(r request) bool { return !r.offered || r.Amount > n.Allocatable[r.id] })
 }
 
 // Explain implements framework.NodeFilter.

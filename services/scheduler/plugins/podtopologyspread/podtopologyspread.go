@@ -217,6 +217,9 @@ func (f *filter) CountPod(n *framework.Node, p *framework.Pod, by int) {
 	}
 }
 
+// MayPass implements framework.Preemptible: the node has the topology labels.
+func (f *filter) MayPass(n *framework.Node) bool { return hasAllKeys(f.constraints, n) }
+
 // Explain implements framework.NodeFilter.
 func (f *filter) Explain(n *framework.Node) string {
 	for i := range f.constraints {
