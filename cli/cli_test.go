@@ -724,6 +724,19 @@ func TestWhy(t *testing.T) {
 		{NodeName: "node-2", RefusedBy: "NodeResources", Reason: "insufficient cpu: 1500m requested, 400m free"},
 	}}
 	c.run(t, "why", "waits").golden(t, "why-waits")
+	preempting := &schedulerv1.ExplainResponse{
+		WaitsFor: "a change of a node", Preemption: "it makes room on node node-1 by deleting default/low, default/lower",
+		Nodes: []*schedulerv1.NodeVerdict{
+			{NodeName: "node-1", RefusedBy: "NodeResources", Reason: "insufficient cpu", Victims: []string{"default/low", "default/lower"}},
+			{NodeName: "node-2", RefusedBy: "NodeResources", Reason: "insufficient cpu", NoVictims: "No preemption victims found for incoming pod"},
+		},
+	}
+	was := c.verdict
+	c.verdict = preempting
+	c.run(t, "why", "waits").golden(t, "why-preemption")
+	preempting.Preemption, preempting.Nodes[0].Victims = "no room is made: not eligible due to preemptionPolicy=Never.", nil
+	c.run(t, "why", "waits").golden(t, "why-preemption-never")
+	c.verdict = was
 	c.verdict.NodeName, c.verdict.WaitsFor = "node-1", ""
 	c.run(t, "why", "pod/crashing").golden(t, "why-crashing")
 	gated := webPod("gated", "node-1")

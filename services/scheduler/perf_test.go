@@ -11,6 +11,7 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
+	"github.com/xebec-project/xebec/services/scheduler/queue"
 )
 
 // perfNodes is the number of nodes of the workloads.
@@ -27,6 +28,9 @@ type workload struct {
 	pod      func(*corev1.Pod)
 	// unschedulable pods wait meanwhile, gated pods have a scheduling gate.
 	unschedulable, gated int
+	// churn is a pod with high priority that comes before every so many measured ones.
+	churn      func(*corev1.Pod)
+	churnEvery int
 }
 
 // perfWorkloads are the pods of scheduler_perf's templates: 100m of cpu and 500Mi of memory.
@@ -39,7 +43,21 @@ var perfWorkloads = []workload{
 	{name: "SchedulingPodAntiAffinity", initial: 1000, before: antiAffine("sched-0"), measured: 1000, pod: antiAffine("sched-1")},
 	{name: "SchedulingNodeAffinity", initial: 5000, before: inZone1, measured: 1000, pod: inZone1},
 	{name: "SchedulingWhileGated", gated: 10000, measured: 10000, pod: func(*corev1.Pod) {}},
+	// As many low pods as fit: four on each node.
+	{name: "PreemptionBasic", initial: 20000, before: requesting(900, 0), measured: 1000, pod: requesting(3000, 10)},
+	// The pods that preempt come beside others, which are measured. Kubernetes creates five a second
+	// and schedules at least 160 others meanwhile.
+	{name: "PreemptionAsync", initial: 20000, before: requesting(900, 0), measured: 1000, pod: func(*corev1.Pod) {},
+		churn: requesting(3000, 10), churnEvery: 32},
 	{name: "Unschedulable", unschedulable: 200, measured: 1000, pod: func(*corev1.Pod) {}},
+}
+
+// requesting returns pods of scheduler_perf's templates with low and high priority.
+func requesting(milliCPU int, priority int32) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Spec.Priority = &priority
+		p.Spec.Containers[0].Resources.Requests["cpu"] = &metav1.Quantity{String_: fmt.Sprintf("%dm", milliCPU)}
+	}
 }
 
 func spreading(color, whenUnsatisfiable string, skew int32) func(*corev1.Pod) {
@@ -100,9 +118,12 @@ func BenchmarkSchedulerPerf(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
 				l := perfLoop(b, w)
-				pods := make([]*corev1.Pod, w.measured)
-				for i := range pods {
-					pods[i] = perfPod(fmt.Sprint("measured-", i), w.pod)
+				var pods []*corev1.Pod
+				for i := range w.measured {
+					if w.churn != nil && i%w.churnEvery == 0 {
+						pods = append(pods, perfPod(fmt.Sprint("churn-", i), w.churn))
+					}
+					pods = append(pods, perfPod(fmt.Sprint("measured-", i), w.pod))
 				}
 				b.StartTimer()
 				before := processorTime(b)
@@ -155,7 +176,8 @@ func processorTime(b *testing.B) time.Duration {
 	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
-// scheduleAll reports pods to the loop and plays the informer that shows them bound.
+// scheduleAll reports pods to the loop and plays the informer that shows them bound, and the
+// victims of preemption gone.
 func scheduleAll(b *testing.B, l *loop, pods []*corev1.Pod) {
 	b.Helper()
 	byUID := map[string]*corev1.Pod{}
@@ -165,13 +187,23 @@ func scheduleAll(b *testing.B, l *loop, pods []*corev1.Pod) {
 	}
 	for left := len(pods); left > 0; {
 		assignments, _ := l.schedule()
+		preemptions := l.takePreemptions()
+		for _, task := range preemptions {
+			for _, v := range task.Victims {
+				l.podChanged(&corev1.Pod{Metadata: &metav1.ObjectMeta{Uid: v.UID}}, nil)
+			}
+		}
 		for _, a := range assignments {
 			bound := proto.CloneOf(byUID[a.Pod.UID])
 			bound.Spec.NodeName = a.Node
 			l.podChanged(byUID[a.Pod.UID], bound)
 		}
-		if left -= len(assignments); len(assignments) == 0 && left > 0 {
-			b.Fatalf("%d pods fit on no node", left)
+		if left -= len(assignments); len(assignments)+len(preemptions) == 0 && left > 0 {
+			at, ok := l.queue.Next()
+			if !ok || time.Until(at) > queue.BackoffMax {
+				b.Fatalf("%d pods fit on no node", left)
+			}
+			<-time.After(time.Until(at)) // The pods that preempt are in back-off.
 		}
 	}
 }
