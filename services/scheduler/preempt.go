@@ -91,6 +91,13 @@ func (l *loop) preempted(t preemption.Task, deleted bool, err error) {
 	for _, v := range t.Victims {
 		l.cache.SetPreempted(v.UID, false)
 	}
-	l.queue.Activate(t.Pod.UID, time.Now())
+	// Pods that were nominated after it may wait for the same victims.
+	now := time.Now()
+	l.queue.Activate(t.Pod.UID, now)
+	if n := l.cache.Snapshot().Node(t.Node); n != nil {
+		for _, p := range n.Nominated {
+			l.queue.Activate(p.UID, now)
+		}
+	}
 	l.wake()
 }

@@ -151,6 +151,28 @@ func TestFailedPreemption(t *testing.T) {
 	})
 }
 
+// TestVictimsOfTwoPods has a preemption come to nothing whose victim another pod waits for.
+func TestVictimsOfTwoPods(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := idleLoop(t)
+		l.nodeChanged(nil, newNode("a", "1"))
+		l.podChanged(nil, newPod("low", "1", on("a"), withPriority(1)))
+		l.podChanged(nil, newPod("middle", "1", withPriority(5)))
+		_, _, _ = scheduled(l)
+		_, tasks := decided(l)
+		l.podChanged(nil, newPod("high", "1", withPriority(10)))
+		_, _, _ = scheduled(l)
+		_, _ = decided(l)
+		l.podChanged(newPod("middle", "1", withPriority(5)), nil)
+		l.preempted(tasks[0], false, nil)
+		afterBackoff()
+		_, _, _ = scheduled(l)
+		if got, _ := decided(l); got != "high@a: low" {
+			t.Errorf("decided %q", got)
+		}
+	})
+}
+
 // TestNominationsOfTheLeaderBefore starts with a pod that the leader before nominated.
 func TestNominationsOfTheLeaderBefore(t *testing.T) {
 	l := idleLoop(t)
@@ -253,6 +275,32 @@ func expectNoOvercommit(t *testing.T, l *loop) {
 			t.Errorf("%s has %dm cpu in use", n.Name, n.Used[framework.CPU])
 		}
 	}
+}
+
+// TestNominatedNodesAreShown runs the service, and looks at status.nominatedNodeName.
+func TestNominatedNodesAreShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		clienttest.Seed(s, newNode("a", "1"))
+		clienttest.Seed(s, newPod("huge", "4", withPriority(1), func(p *corev1.Pod) { p.Status.NominatedNodeName = "a" }))
+		graceful := func(p *corev1.Pod) { p.Spec.TerminationGracePeriodSeconds = proto.Int64(30) }
+		clienttest.Seed(s, newPod("low", "1", on("a"), withPriority(1), graceful))
+		run(t, DefaultConfig(), c)
+		nominated := func(name string) string { return getPod(t, c, name).GetStatus().GetNominatedNodeName() }
+		eventually(t, "the pod that preemption does not help is not nominated any more", func() bool { return nominated("huge") == "" })
+
+		clienttest.Seed(s, newPod("middle", "1", withPriority(5)))
+		eventually(t, "middle is nominated", func() bool { return nominated("middle") == "a" })
+		eventually(t, "low is being deleted", func() bool { return getPod(t, c, "low").GetMetadata().GetDeletionTimestamp() != nil })
+		clienttest.Seed(s, newPod("high", "1", withPriority(10)))
+		eventually(t, "high is nominated in its place", func() bool { return nominated("high") == "a" && nominated("middle") == "" })
+		clienttest.Remove(s, getPod(t, c, "low"))
+		eventually(t, "high is bound", func() bool { return getPod(t, c, "high").GetSpec().GetNodeName() == "a" })
+		eventually(t, "the victim has an event", func() bool {
+			n, message := eventsOf(t, c, "low", "Preempted")
+			return n == 1 && message == "Preempted by pod middle on node a"
+		})
+	})
 }
 
 func TestExplainPreemption(t *testing.T) {

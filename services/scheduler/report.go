@@ -36,8 +36,9 @@ type unschedulable struct {
 	pod *framework.Pod
 	// why is nil when the pod only loses its nominated node.
 	why *framework.FitError
-	// clear says that it loses its nominated node.
-	clear bool
+	// clear says that it loses its nominated node, and taken that another pod has it now: the informer
+	// may show the pod as it was before it was nominated.
+	clear, taken bool
 }
 
 func newReporter(c *client.Client, pods *client.Informer[*corev1.Pod], recorder *events.Recorder, log *zap.Logger) *reporter {
@@ -49,11 +50,11 @@ func newReporter(c *client.Client, pods *client.Informer[*corev1.Pod], recorder 
 // report makes run report a pod.
 func (r *reporter) report(p *framework.Pod, why *framework.FitError) {
 	room := why.Room
-	r.put(unschedulable{p, why, room != nil && room.Node == "" && !room.Waits})
+	r.put(unschedulable{pod: p, why: why, clear: room != nil && room.Node == "" && !room.Waits})
 }
 
 // clearNomination makes run clear status.nominatedNodeName of a pod.
-func (r *reporter) clearNomination(p *framework.Pod) { r.put(unschedulable{p, nil, true}) }
+func (r *reporter) clearNomination(p *framework.Pod) { r.put(unschedulable{pod: p, clear: true, taken: true}) }
 
 func (r *reporter) put(u unschedulable) {
 	r.mu.Lock()
@@ -124,7 +125,7 @@ func (r *reporter) write(ctx context.Context, u unschedulable) {
 
 // isShownBy reports whether a pod's status says that it fits on no node, and why.
 func (u unschedulable) isShownBy(p *corev1.Pod) bool {
-	if u.clear && p.GetStatus().GetNominatedNodeName() != "" {
+	if u.taken || u.clear && p.GetStatus().GetNominatedNodeName() != "" {
 		return false
 	}
 	c := core.PodCondition(p, core.PodScheduled)

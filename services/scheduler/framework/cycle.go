@@ -215,13 +215,13 @@ type FitError struct {
 
 // Error returns the sentence that Kubernetes' users know from FailedScheduling events.
 func (e *FitError) Error() string {
-	switch {
-	case e.Nodes == 0:
+	if e.Nodes == 0 {
 		return "no nodes available to schedule pods"
-	case e.Conflict:
-		return fmt.Sprintf("0/%d nodes are available: pod affinity terms conflict.", e.Nodes)
 	}
 	text := Unavailable(e.Nodes, e.Reasons)
+	if e.Conflict {
+		text = fmt.Sprintf("0/%d nodes are available: pod affinity terms conflict.", e.Nodes)
+	}
 	if e.Room != nil && e.Room.Reason != "" {
 		text += " preemption: " + e.Room.Reason
 	}

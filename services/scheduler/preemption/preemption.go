@@ -41,7 +41,8 @@ type Task struct {
 	// Pod is the pod, and Message why it is unschedulable.
 	Pod     *framework.Pod
 	Message string
-	// Node is where room is made, by the deletion of Victims.
+	// Node is where room is made, by the deletion of Victims. There are none when all pods that have
+	// to leave the node are leaving already.
 	Node    string
 	Victims []*framework.Pod
 }
@@ -90,6 +91,9 @@ func (e *Executor) Wait() { e.running.Wait() }
 var errObsolete = errors.New("the pod does not wait any more")
 
 func (e *Executor) execute(ctx context.Context, t Task) error {
+	if len(t.Victims) == 0 {
+		return e.delete(ctx, t, nil)
+	}
 	for victims := range slices.Chunk(t.Victims, maxVictims) {
 		if err := e.delete(ctx, t, victims); err != nil {
 			return err

@@ -136,6 +136,26 @@ func TestVictimsAreDeletedTogether(t *testing.T) {
 	}
 }
 
+// TestNominationWithoutVictims has all victims be on their way already.
+func TestNominationWithoutVictims(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		waiting := pod("p", "")
+		clienttest.Seed(s, waiting)
+		e := New(c, events.NewRecorder(events.Config{Client: c}), zap.NewNop())
+		e.Start(t.Context(), Task{Pod: scheduled(t, waiting), Message: "m", Node: "n"}, func(_ Task, deleted bool, err error) {
+			if !deleted || err != nil {
+				t.Errorf("%v, %v", deleted, err)
+			}
+		})
+		e.Wait()
+		p, err := client.Get[*corev1.Pod](t.Context(), c, "default", "p")
+		if err != nil || p.GetStatus().GetNominatedNodeName() != "n" || core.PodCondition(p, core.PodScheduled).GetMessage() != "m" {
+			t.Errorf("status %v, %v", p.GetStatus(), err)
+		}
+	})
+}
+
 // TestNothingIsDeletedInVain has the waiting pod change between the two transactions and before.
 func TestNothingIsDeletedInVain(t *testing.T) {
 	forbidden := apierr.Unauthenticated("not allowed")
