@@ -78,6 +78,7 @@ func (s *Snapshot) Budgets() []*Budget {
 func (s *Snapshot) Nominate(p *Pod, n *Node) {
 	s.EndNomination(p.UID)
 	n.Nominated = append(n.Nominated, p)
+	s.pods.nominate(p, 1)
 	s.nominations[p.UID] = Nomination{p, n}
 }
 
@@ -86,6 +87,7 @@ func (s *Snapshot) EndNomination(uid string) (was Nomination, ok bool) {
 	was, ok = s.nominations[uid]
 	if ok {
 		delete(s.nominations, uid)
+		s.pods.nominate(was.Pod, -1)
 		was.Node.Nominated = slices.DeleteFunc(was.Node.Nominated, func(o *Pod) bool { return o.UID == uid })
 	}
 	return was, ok

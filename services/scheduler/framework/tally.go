@@ -45,6 +45,8 @@ type Carried struct {
 	PodTerm
 	// Tally counts the pods that have the term.
 	Tally
+
+	nominated int // the waiting pods that have the term and a nominated node
 }
 
 // podTally counts the pods that match all of its selectors.
@@ -100,7 +102,7 @@ const maxTallies = 1024
 // What a cycle holds is not current any more after that.
 func (x *podIndex) trim() {
 	for _, u := range x.unused {
-		if c := x.carried[u.kind][u.key]; c != nil && c.Total == 0 {
+		if c := x.carried[u.kind][u.key]; c != nil && c.Total == 0 && c.nominated == 0 {
 			delete(x.carried[u.kind], u.key)
 		}
 	}
@@ -145,16 +147,35 @@ func (x *podIndex) count(in *Snapshot, n *Node, p *Pod, by int) {
 }
 
 func (x *podIndex) countTerm(kind TermKind, t *PodTerm, n *Node, by int) {
-	key := t.key()
-	c := x.carried[kind][key]
-	if c == nil {
-		c = &Carried{PodTerm: *t, Tally: Tally{TopologyKey: t.TopologyKey, counts: map[string]int{}}}
-		x.carried[kind][key] = c
-	}
+	key, c := x.entry(kind, t)
 	c.add(n, by)
 	if c.Total == 0 {
 		// A cycle may hold the entry, and put the pod back.
 		x.unused = append(x.unused, carriedKey{kind, key})
+	}
+}
+
+// entry returns the entry of a term, a new one when no pod has it.
+func (x *podIndex) entry(kind TermKind, t *PodTerm) (key string, c *Carried) {
+	key = t.key()
+	c = x.carried[kind][key]
+	if c == nil {
+		c = &Carried{PodTerm: *t, Tally: Tally{TopologyKey: t.TopologyKey, counts: map[string]int{}}}
+		x.carried[kind][key] = c
+	}
+	return key, c
+}
+
+// nominate keeps the entries of the terms of a waiting pod, or not any more for -1: a cycle looks
+// at the pod's nominated node as if the pod were there.
+func (x *podIndex) nominate(p *Pod, by int) {
+	for kind, terms := range p.Terms {
+		for i := range terms {
+			key, c := x.entry(TermKind(kind), &terms[i])
+			if c.nominated += by; c.nominated == 0 {
+				x.unused = append(x.unused, carriedKey{TermKind(kind), key})
+			}
+		}
 	}
 }
 
