@@ -19,7 +19,11 @@ func (l *loop) nodeChanged(old, node *corev1.Node) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if node == nil {
-		l.move(l.cache.DeleteNode(old.GetMetadata().GetName()), time.Now())
+		now := time.Now()
+		if n := l.cache.Snapshot().Node(old.GetMetadata().GetName()); n != nil {
+			l.endNominations(n, func(*framework.Pod) bool { return true }, now)
+		}
+		l.move(l.cache.DeleteNode(old.GetMetadata().GetName()), now)
 		return
 	}
 	event, err := l.cache.SetNode(node)

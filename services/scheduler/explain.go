@@ -127,9 +127,9 @@ func (e *explainer) load(ctx context.Context, without string) (*cache.Cache, err
 // explainRoom says of which nodes preemption could make room on, at the cost of which pods, and
 // which of them it would choose.
 func explainRoom(resp *schedulerv1.ExplainResponse, s *framework.Snapshot, p *framework.Pod, room *framework.Room) {
-	victims := map[string][]string{}
+	victims, violations := map[string][]string{}, map[string]int{}
 	for _, c := range room.Candidates {
-		victims[c.Node] = namesOf(c.Victims)
+		victims[c.Node], violations[c.Node] = namesOf(c.Victims), c.Violations
 	}
 	for _, row := range resp.GetNodes() {
 		row.Victims = victims[row.GetNodeName()]
@@ -137,7 +137,10 @@ func explainRoom(resp *schedulerv1.ExplainResponse, s *framework.Snapshot, p *fr
 	}
 	switch {
 	case room.Node != "":
-		resp.Preemption = fmt.Sprintf("it makes room on node %s by deleting %s", room.Node, strings.Join(namesOf(room.Victims), ", "))
+		resp.Preemption = fmt.Sprintf("it makes room on node %s by deleting %s", room.Node, strings.Join(victims[room.Node], ", "))
+		if n := violations[room.Node]; n > 0 {
+			resp.Preemption += fmt.Sprintf("; this violates PodDisruptionBudgets for %d of them", n)
+		}
 	case room.Waits && s.NominatedNode(p.UID) != nil && !p.NeverPreempts:
 		resp.Preemption = fmt.Sprintf("the pod waits for others to end on its nominated node %s", p.NominatedNode)
 	default:

@@ -68,11 +68,14 @@ func (l *loop) run(ctx context.Context) error {
 	defer l.executor.Wait()
 	for ctx.Err() == nil {
 		assignments, pods := l.schedule()
-		for _, t := range l.takePreemptions() {
+		preemptions := l.takePreemptions()
+		for _, t := range preemptions {
 			l.executor.Start(ctx, t, l.preempted)
 		}
 		if len(assignments) == 0 {
-			l.idle(ctx)
+			if len(preemptions) == 0 {
+				l.idle(ctx)
+			}
 			continue
 		}
 		l.binder.Bind(ctx, assignments, func(a framework.Assignment, err error) { l.bound(pods[a.Pod.UID], a, err) })
@@ -98,15 +101,25 @@ func (l *loop) idle(ctx context.Context) {
 	}
 }
 
+// maxPreemptions is how many preemptions one batch decides at most. Each looks at many nodes, and
+// informers and the pods of the batch wait meanwhile.
+const maxPreemptions = 16
+
 // schedule takes a batch of ready pods out of the queue and chooses their nodes, reserving each
 // before the next pod is looked at. It returns the assignments, and the pods of the batch by uid.
+// After maxPreemptions, the other pods stay in the queue for the next batch.
 func (l *loop) schedule() ([]framework.Assignment, map[string]*queue.Pod) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := time.Now()
 	var assignments []framework.Assignment
 	pods := map[string]*queue.Pod{}
-	for _, w := range l.queue.Pop(l.cfg.BatchSize, now) {
+	for range l.cfg.BatchSize {
+		next := l.queue.Pop(1, now)
+		if len(next) == 0 {
+			break
+		}
+		w := next[0]
 		node, err := l.profiles[w.SchedulerName].Schedule(l.cache.Snapshot(), w.Pod)
 		if unfit := (*framework.FitError)(nil); errors.As(err, &unfit) {
 			l.queue.MarkUnschedulable(w, unfit.Plugins, now)
@@ -114,6 +127,9 @@ func (l *loop) schedule() ([]framework.Assignment, map[string]*queue.Pod) {
 				l.makeRoom(w.Pod, unfit, now)
 			}
 			l.reporter.report(w.Pod, unfit)
+			if len(l.preemptions) == maxPreemptions {
+				break
+			}
 			continue
 		}
 		a := framework.Assignment{Pod: w.Pod, Node: node}

@@ -24,8 +24,8 @@ func (l *loop) makeRoom(p *framework.Pod, unfit *framework.FitError, now time.Ti
 		return
 	}
 	l.move(l.cache.Nominate(p, room.Node), now)
-	l.displace(p, now)
 	s := l.cache.Snapshot()
+	l.endNominations(s.NominatedNode(p.UID), func(o *framework.Pod) bool { return o.Priority < p.Priority }, now)
 	t := preemption.Task{Pod: p, Message: unfit.Error(), Node: room.Node}
 	for _, v := range room.Victims {
 		if !v.Deleting && !s.IsPreempted(v) {
@@ -36,16 +36,15 @@ func (l *loop) makeRoom(p *framework.Pod, unfit *framework.FitError, now time.Ti
 	l.preemptions = append(l.preemptions, t)
 }
 
-// displace takes the nominated node away from pods with lower priority, since room on it is made
-// for another, and lets them find another one.
-func (l *loop) displace(p *framework.Pod, now time.Time) {
-	for _, o := range slices.Clone(l.cache.Snapshot().NominatedNode(p.UID).Nominated) {
-		if o.Priority >= p.Priority {
+// endNominations ends nominations for a node, and lets the pods find another one.
+func (l *loop) endNominations(n *framework.Node, which func(*framework.Pod) bool, now time.Time) {
+	for _, p := range slices.Clone(n.Nominated) {
+		if !which(p) {
 			continue
 		}
-		l.cache.EndNomination(o.UID)
-		l.reporter.clearNomination(o)
-		l.queue.Activate(o.UID, now)
+		l.cache.EndNomination(p.UID)
+		l.reporter.clearNomination(p)
+		l.queue.Activate(p.UID, now)
 		l.wake()
 	}
 }

@@ -16,6 +16,8 @@ import (
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	policyv1 "github.com/xebec-project/xebec/proto/xebec/policy/v1"
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 	"github.com/xebec-project/xebec/services/scheduler/preemption"
@@ -128,6 +130,54 @@ func TestNominatedPodsLoseTheirRoom(t *testing.T) {
 			t.Errorf("assigned %q", got)
 		}
 	})
+}
+
+// TestNominatedNodeIsDeleted has a pod preempt again when its nominated node is deleted.
+func TestNominatedNodeIsDeleted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := idleLoop(t)
+		l.nodeChanged(nil, newNode("a", "1"))
+		l.nodeChanged(nil, newNode("b", "1"))
+		l.podChanged(nil, newPod("low", "1", on("a"), withPriority(1)))
+		l.podChanged(nil, newPod("middle", "1", on("b"), withPriority(2)))
+		l.podChanged(nil, newPod("high", "1", withPriority(10)))
+		_, _, _ = scheduled(l)
+		if got, _ := decided(l); got != "high@a: low" {
+			t.Fatalf("decided %q", got)
+		}
+		l.nodeChanged(newNode("a", "1"), nil)
+		afterBackoff()
+		_, _, _ = scheduled(l)
+		if got, _ := decided(l); got != "high@b: middle" {
+			t.Errorf("decided %q", got)
+		}
+	})
+}
+
+// TestManyPreemptions has more pods preempt than one batch decides.
+func TestManyPreemptions(t *testing.T) {
+	l := idleLoop(t)
+	const pods = maxPreemptions + 4
+	for i := range pods {
+		name := fmt.Sprint("n", i)
+		l.nodeChanged(nil, newNode(name, "1"))
+		l.podChanged(nil, newPod("low-"+name, "1", on(name), withPriority(1)))
+		l.podChanged(nil, newPod("high-"+name, "1", withPriority(10)))
+	}
+	seen := map[string]bool{}
+	for _, want := range []int{maxPreemptions, 4, 0} {
+		_, _, _ = scheduled(l)
+		_, tasks := decided(l)
+		if len(tasks) != want {
+			t.Errorf("%d preemptions, want %d", len(tasks), want)
+		}
+		for _, task := range tasks {
+			seen[task.Node] = true
+		}
+	}
+	if len(seen) != pods {
+		t.Errorf("room on %d nodes, want %d", len(seen), pods)
+	}
 }
 
 // TestFailedPreemption has the API refuse to delete the victim.
@@ -307,10 +357,13 @@ func TestExplainPreemption(t *testing.T) {
 	s, c := clienttest.Start(t)
 	e := &explainer{client: c, profiles: DefaultConfig().newProfiles(), scheduler: DefaultName}
 	clienttest.Seed(s, newNode("a", "1"), newNode("b", "1"), newNode("cordoned", "1", cordoned))
+	clienttest.Seed(s, &policyv1.PodDisruptionBudget{
+		Metadata: &metav1.ObjectMeta{Namespace: "default", Name: "all"}, Spec: &policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{}},
+	})
 	clienttest.Seed(s, newPod("low", "1", on("a"), withPriority(1)), newPod("high", "1", on("b"), withPriority(100)),
 		newPod("waiting", "1", withPriority(10)), newPod("weak", "1", withPriority(1)))
 	for name, want := range map[string]struct{ preemption, rows string }{
-		"waiting": {"it makes room on node a by deleting default/low",
+		"waiting": {"it makes room on node a by deleting default/low; this violates PodDisruptionBudgets for 1 of them",
 			"a default/low , b  No preemption victims found for incoming pod, cordoned  "},
 		"weak": {"no room is made: 0/3 nodes are available: 1 Preemption is not helpful for scheduling, " +
 			"2 No preemption victims found for incoming pod.",

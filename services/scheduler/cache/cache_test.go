@@ -231,3 +231,36 @@ func BenchmarkSetNode(b *testing.B) {
 		}
 	}
 }
+
+func TestNominations(t *testing.T) {
+	c := New()
+	p := frameworktest.Pod(t, "p", "", frameworktest.Container(`"cpu":"1"`))
+	// The node of a leader before may be known only later.
+	if e := c.Nominate(p, "a"); e.Kind != 0 {
+		t.Errorf("event %+v", e)
+	}
+	if _, err := c.SetNode(frameworktest.Node(t, "a", frameworktest.Small)); err != nil {
+		t.Fatal(err)
+	}
+	if n := c.Snapshot().Node("a"); c.Snapshot().NominatedNode("p") != n || len(n.Nominated) != 1 {
+		t.Errorf("nominated for %v", c.Snapshot().NominatedNode("p"))
+	}
+	if e := c.Nominate(p, "b"); e.Kind != framework.PodRemoved || e.Node == nil || e.Node.Name != "a" || e.WasPod != p {
+		t.Errorf("event of another node %+v", e)
+	}
+	if e := c.EndNomination("p"); e.Kind != framework.PodRemoved || e.Node != nil {
+		t.Errorf("event of a node that does not exist %+v", e)
+	}
+	if len(c.nodes) != 1 {
+		t.Errorf("%d nodes are left", len(c.nodes))
+	}
+	// A pod that is reserved is counted on its node alone.
+	c.Nominate(p, "a")
+	if err := c.Reserve(framework.Assignment{Pod: p, Node: "a"}); err != nil {
+		t.Fatal(err)
+	}
+	c.Nominate(p, "a")
+	if n := c.Snapshot().Node("a"); len(n.Nominated) != 0 || len(n.Pods) != 1 {
+		t.Errorf("%d nominated, %d pods", len(n.Nominated), len(n.Pods))
+	}
+}
