@@ -54,7 +54,9 @@ func (r *reporter) report(p *framework.Pod, why *framework.FitError) {
 }
 
 // clearNomination makes run clear status.nominatedNodeName of a pod.
-func (r *reporter) clearNomination(p *framework.Pod) { r.put(unschedulable{pod: p, clear: true, taken: true}) }
+func (r *reporter) clearNomination(p *framework.Pod) {
+	r.put(unschedulable{pod: p, clear: true, taken: true})
+}
 
 func (r *reporter) put(u unschedulable) {
 	r.mu.Lock()

@@ -3,6 +3,7 @@ package plugins_test
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -81,5 +82,63 @@ func TestCandidatesAreSampled(t *testing.T) {
 		if !errors.As(err, &unfit) || len(unfit.Room.Candidates) != tt.candidates {
 			t.Errorf("%d nodes: %v, %d candidates, want %d", tt.nodes, err, len(unfit.Room.Candidates), tt.candidates)
 		}
+	}
+}
+
+// TestPreemptedNodesFit preempts on random clusters, with affinity, spread, ports and nominated
+// pods. The victims have lower priority, and without them the pod fits on the node in a new cache.
+func TestPreemptedNodesFit(t *testing.T) {
+	port := `"containers":[{"name":"c","image":"i","ports":[{"containerPort":80,"hostPort":80,"protocol":"TCP"}]}]`
+	words := [][]string{
+		{"spread:zone:1:app=web"}, {"spread:host:1:app=web"}, {"near:zone:app=db"}, {"apart:host:app=web"}, {"apart:zone:app"}, {port},
+		{"cpu=400m"}, {"cpu=300m", "apart:host:app=db"}, {},
+	}
+	profile, preemptions := framework.NewProfile(plugins.Default()), 0
+	for seed := range uint64(400) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		one := func(of ...string) string { return of[r.IntN(len(of))] }
+		var nodes, pods, nominated []string
+		for i := range 5 {
+			nodes = append(nodes, fmt.Sprintf("node n%d core zone=%s", i, one("a", "b", "c")))
+		}
+		random := func(name string) string {
+			return strings.Join(append([]string{name, one("label:app=web", "label:app=db", "label:x=y"), one("priority:1", "priority:5", "priority:9")},
+				words[r.IntN(len(words))]...), " ")
+		}
+		for i := range 12 {
+			pods = append(pods, fmt.Sprintf("on n%d %s", r.IntN(5), random(fmt.Sprint("p", i))))
+		}
+		for i := range r.IntN(3) {
+			nominated = append(nominated, fmt.Sprintf("nominated n%d %s", r.IntN(5), random(fmt.Sprint("w", i))))
+		}
+		pod := "pod label:app=web priority:8 " + strings.Join(words[int(seed)%len(words)], " ")
+		s := readScenario(t, slices.Concat(nodes, pods, nominated, []string{pod, "budget b 1 app=web"}))
+		before := podsByNode(s.cache.Snapshot())
+		_, err := profile.Schedule(s.cache.Snapshot(), s.pod)
+		if after := podsByNode(s.cache.Snapshot()); after != before {
+			t.Fatalf("seed %d: pods are on %s, were on %s", seed, after, before)
+		}
+		unfit := (*framework.FitError)(nil)
+		if !errors.As(err, &unfit) || unfit.Room.Node == "" {
+			continue
+		}
+		preemptions++
+		for _, c := range unfit.Room.Candidates {
+			gone := map[string]bool{}
+			for _, v := range c.Victims {
+				if gone[v.Name] = true; v.Priority >= s.pod.Priority {
+					t.Errorf("seed %d: the victim %s has priority %d", seed, v.Name, v.Priority)
+				}
+			}
+			left := slices.DeleteFunc(slices.Clone(pods), func(line string) bool { return gone[strings.Fields(line)[2]] })
+			without := readScenario(t, slices.Concat(nodes, left, nominated, []string{pod}))
+			begun := profile.Begin(without.cache.Snapshot(), without.pod)
+			if by, reasons := begun.Refusal(without.cache.Snapshot().Node(c.Node)); by != "" {
+				t.Errorf("seed %d: without %s, %s is refused by %s: %s", seed, names(c.Victims), c.Node, by, reasons)
+			}
+		}
+	}
+	if preemptions < 50 {
+		t.Errorf("%d preemptions, want more to compare", preemptions)
 	}
 }
