@@ -84,6 +84,7 @@ func (l *loop) preempted(t preemption.Task, deleted bool, err error) {
 	}
 	if err != nil {
 		l.log.Warn("Preemption failed", zap.String(metrics.KeyObject, nameOf(t.Pod)), zap.String(metrics.KeyNode, t.Node), zap.Error(err))
+		l.reporter.preemptionFailed(t.Pod, t.Message)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()

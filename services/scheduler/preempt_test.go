@@ -13,8 +13,10 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client/clienttest"
 	"github.com/xebec-project/xebec/internal/kinds/core"
+	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	policyv1 "github.com/xebec-project/xebec/proto/xebec/policy/v1"
@@ -323,6 +325,46 @@ func expectNoOvercommit(t *testing.T, l *loop) {
 	for _, n := range l.cache.Snapshot().Nodes {
 		if n.Used[framework.CPU] > n.Allocatable[framework.CPU] {
 			t.Errorf("%s has %dm cpu in use", n.Name, n.Used[framework.CPU])
+		}
+	}
+}
+
+// TestRefusedPreemption runs the service against an API that does not let it delete pods.
+func TestRefusedPreemption(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, c := clienttest.Start(t)
+		clienttest.Seed(s, newNode("a", "1"))
+		clienttest.Seed(s, newPod("low", "1", on("a"), withPriority(1)), newPod("high", "1", withPriority(10)))
+		s.Intercept(func(_ string, req proto.Message) error {
+			if tx, ok := req.(*apiv1.TransactRequest); ok && tx.GetOperations()[0].GetUpdateStatus() != nil {
+				return apierr.Unauthenticated("not allowed")
+			}
+			return nil
+		})
+		run(t, DefaultConfig(), c)
+		eventually(t, "the condition says why the pod waits", func() bool {
+			return core.PodCondition(getPod(t, c, "high"), core.PodScheduled).GetMessage() == "0/1 nodes are available: 1 Insufficient cpu."
+		})
+		s.Intercept(nil)
+		eventually(t, "the pod preempts when it is allowed to", func() bool { return getPod(t, c, "high").GetStatus().GetNominatedNodeName() == "a" })
+	})
+}
+
+// TestReportsAdd has a pod be reported again before its report is written.
+func TestReportsAdd(t *testing.T) {
+	failed := report{message: "m", event: true, condition: true}
+	nominated := report{message: "n", event: true}
+	taken := report{clear: true, taken: true}
+	for _, tt := range []struct{ was, next, want report }{
+		{failed, taken, report{message: "m", event: true, condition: true, clear: true, taken: true}},
+		{taken, failed, report{message: "m", event: true, condition: true, clear: true, taken: true}},
+		{nominated, taken, report{message: "n", event: true, clear: true, taken: true}},
+		{taken, nominated, nominated},
+		{failed, nominated, nominated},
+		{nominated, failed, failed},
+	} {
+		if got := tt.next.after(tt.was); got != tt.want {
+			t.Errorf("%+v after %+v: %+v, want %+v", tt.next, tt.was, got, tt.want)
 		}
 	}
 }

@@ -28,42 +28,62 @@ type reporter struct {
 	wakeup chan struct{} // holds a token when pending is not empty
 
 	mu      sync.Mutex
-	pending map[string]unschedulable // by uid; the latest of each pod
+	pending map[string]report // by uid; the latest of each pod
 }
 
-// unschedulable is a pod that fits on no node.
-type unschedulable struct {
+// report is what users will be shown of a pod that fits on no node.
+type report struct {
 	pod *framework.Pod
-	// why is nil when the pod only loses its nominated node.
-	why *framework.FitError
-	// clear says that it loses its nominated node, and taken that another pod has it now: the informer
-	// may show the pod as it was before it was nominated.
+	// message says why. It is shown by an event and by the condition PodScheduled, or by one of them.
+	message          string
+	event, condition bool
+	// clear says that the pod loses its nominated node, and taken that another pod has it now: the
+	// informer may show the pod as it was before it was nominated.
 	clear, taken bool
+}
+
+// after adds to a report what was to be shown of the pod before.
+func (r report) after(was report) report {
+	preempts := r.event && !r.condition // and its preemption writes a nominated node
+	if r.message == "" {
+		r.message, r.condition = was.message, was.condition
+	}
+	r.event = r.event || was.event
+	if !preempts {
+		r.clear, r.taken = r.clear || was.clear, r.taken || was.taken
+	}
+	return r
 }
 
 func newReporter(c *client.Client, pods *client.Informer[*corev1.Pod], recorder *events.Recorder, log *zap.Logger) *reporter {
 	return &reporter{
-		client: c, pods: pods, events: recorder, log: log, wakeup: make(chan struct{}, 1), pending: map[string]unschedulable{},
+		client: c, pods: pods, events: recorder, log: log, wakeup: make(chan struct{}, 1), pending: map[string]report{},
 	}
 }
 
-// report makes run report a pod.
+// report makes run report a pod. When room is made for it, the preemption writes its status.
 func (r *reporter) report(p *framework.Pod, why *framework.FitError) {
 	room := why.Room
-	r.put(unschedulable{pod: p, why: why, clear: room != nil && room.Node == "" && !room.Waits})
+	r.put(report{
+		pod: p, message: why.Error(), event: true, condition: room == nil || room.Node == "",
+		clear: room != nil && room.Node == "" && !room.Waits,
+	})
+}
+
+// preemptionFailed makes run write the condition of a pod that its preemption did not write.
+func (r *reporter) preemptionFailed(p *framework.Pod, message string) {
+	r.put(report{pod: p, message: message, condition: true})
 }
 
 // clearNomination makes run clear status.nominatedNodeName of a pod.
-func (r *reporter) clearNomination(p *framework.Pod) {
-	r.put(unschedulable{pod: p, clear: true, taken: true})
-}
+func (r *reporter) clearNomination(p *framework.Pod) { r.put(report{pod: p, clear: true, taken: true}) }
 
-func (r *reporter) put(u unschedulable) {
+func (r *reporter) put(next report) {
 	r.mu.Lock()
-	if was, ok := r.pending[u.pod.UID]; ok && u.why == nil {
-		u.why = was.why
+	if was, ok := r.pending[next.pod.UID]; ok {
+		next = next.after(was)
 	}
-	r.pending[u.pod.UID] = u
+	r.pending[next.pod.UID] = next
 	r.mu.Unlock()
 	select {
 	case r.wakeup <- struct{}{}:
@@ -88,7 +108,7 @@ func (r *reporter) run(ctx context.Context) error {
 		}
 		r.mu.Lock()
 		batch := r.pending
-		r.pending = map[string]unschedulable{}
+		r.pending = map[string]report{}
 		r.mu.Unlock()
 		for _, u := range batch {
 			if ctx.Err() != nil {
@@ -103,12 +123,9 @@ func (r *reporter) run(ctx context.Context) error {
 const writeAttempts = 3
 
 // write records the event, and writes the status unless the pod has it.
-func (r *reporter) write(ctx context.Context, u unschedulable) {
-	if u.why != nil {
-		r.events.EventAt(reference(u.pod), events.Warning, "FailedScheduling", "%s", u.why)
-		if u.why.Room != nil && u.why.Room.Node != "" {
-			return // The preemption writes the status.
-		}
+func (r *reporter) write(ctx context.Context, u report) {
+	if u.event {
+		r.events.EventAt(reference(u.pod), events.Warning, "FailedScheduling", "%s", u.message)
 	}
 	pod, ok := r.pods.Get(u.pod.Namespace, u.pod.Name)
 	if !ok || pod.GetMetadata().GetUid() != u.pod.UID || u.isShownBy(pod) {
@@ -125,23 +142,23 @@ func (r *reporter) write(ctx context.Context, u unschedulable) {
 	}
 }
 
-// isShownBy reports whether a pod's status says that it fits on no node, and why.
-func (u unschedulable) isShownBy(p *corev1.Pod) bool {
-	if u.taken || u.clear && p.GetStatus().GetNominatedNodeName() != "" {
+// isShownBy reports whether nothing has to be written to the status of a pod.
+func (r report) isShownBy(p *corev1.Pod) bool {
+	if r.taken || r.clear && p.GetStatus().GetNominatedNodeName() != "" {
 		return false
 	}
 	c := core.PodCondition(p, core.PodScheduled)
-	return u.why == nil || c.GetStatus() == condition.False && c.GetMessage() == u.why.Error()
+	return !r.condition || c.GetStatus() == condition.False && c.GetMessage() == r.message
 }
 
 // writeStatus writes the status of the whole object: the informer's copy lacks fields.
-func (r *reporter) writeStatus(ctx context.Context, u unschedulable) error {
+func (r *reporter) writeStatus(ctx context.Context, u report) error {
 	full, err := client.Get[*corev1.Pod](ctx, r.client, u.pod.Namespace, u.pod.Name)
 	if err != nil || full.GetMetadata().GetUid() != u.pod.UID || full.GetSpec().GetNodeName() != "" {
 		return err
 	}
-	if u.why != nil {
-		preemption.SetUnschedulable(full, u.why.Error(), time.Now())
+	if u.condition {
+		preemption.SetUnschedulable(full, u.message, time.Now())
 	}
 	if u.clear && full.Status != nil {
 		full.Status.NominatedNodeName = ""
