@@ -72,7 +72,7 @@ func (c *Cycle) Refusal(n *Node) (plugin string, reasons []string) {
 	return "", nil
 }
 
-// Pod returns the pod, and Snapshot the cluster.
+// Pod returns the pod that the cycle is for.
 func (c *Cycle) Pod() *Pod { return c.pod }
 
 // Snapshot returns the cluster as the cycle sees it, without the pods that were removed.
@@ -150,8 +150,8 @@ func (c *Cycle) RemovePod(n *Node, p *Pod) {
 	c.moved(n, p, -1)
 }
 
-// AddPod puts a pod back that RemovePod took off. Pods that never were there can be added to the
-// snapshot before the cycle begins.
+// AddPod puts a pod back that RemovePod took off. Of the pods that never were there, only those
+// that are nominated for a node can be added: the index keeps the entries of their terms.
 func (c *Cycle) AddPod(n *Node, p *Pod) {
 	c.snapshot.AddPod(n, p)
 	c.moved(n, p, 1)
