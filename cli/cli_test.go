@@ -507,13 +507,13 @@ func TestDrain(t *testing.T) {
 	owned.Metadata.OwnerReferences = []*metav1.OwnerReference{{ApiVersion: "apps/v1", Kind: "ReplicaSet", Name: "web", Uid: "u", Controller: proto.Bool(true)}}
 	clienttest.Seed(c.Server, bare, owned)
 	c.run(t, "drain", "node-1").want(t, exit.Failed, "node/node-1 cordoned\n", "default/bare has no controller", "default/owned has an emptyDir", "stays cordoned")
-	if c.Calls("Delete") > 0 {
-		t.Error("pods were deleted although others could not be")
+	if c.Calls("Evict") > 0 {
+		t.Error("pods were evicted although others could not be")
 	}
 	removed := make(chan struct{})
 	go func() {
 		defer close(removed)
-		for c.Calls("Delete") < 2 {
+		for c.Calls("Evict") < 2 {
 			select {
 			case <-t.Context().Done():
 				return

@@ -97,8 +97,8 @@ func TestDrainLeavesPodsOfDaemonSets(t *testing.T) {
 	clienttest.Seed(c.Server, p)
 	c.run(t, "drain", "node-1").want(t, exit.Failed, "node/node-1 cordoned\n", "default/agent-x is managed by a DaemonSet")
 	c.run(t, "drain", "node-1", "--ignore-daemonsets").want(t, exit.OK, "node/node-1 already cordoned\nnode/node-1 drained\n")
-	if c.Calls("Delete") > 0 {
-		t.Error("the pod of the DaemonSet was deleted")
+	if c.Calls("Evict")+c.Calls("Delete") > 0 {
+		t.Error("the pod of the DaemonSet was evicted")
 	}
 }
 

@@ -63,6 +63,11 @@ const (
 	ReasonTooOld = "REVISION_TOO_OLD"
 	// ReasonOverloaded: more calls than the server takes; RetryInfo says when to come back.
 	ReasonOverloaded = "OVERLOADED"
+	// ReasonDisruptionBudget: the disruption budget of a pod allows no eviction now; QuotaFailure
+	// names it, and RetryInfo, if there is one, says when its state should be known.
+	ReasonDisruptionBudget = "DISRUPTION_BUDGET"
+	// ReasonManyBudgets: a pod has more than one disruption budget, so that it cannot be evicted.
+	ReasonManyBudgets = "MULTIPLE_DISRUPTION_BUDGETS"
 	// ReasonStorageFull: etcd has no space left and takes no writes.
 	ReasonStorageFull = "STORAGE_FULL"
 	// ReasonTooManyKeys: there are as many keys for tokens as there may be; the oldest have to be

@@ -157,7 +157,7 @@ func IsConditionFailed(err error) bool { return Reason(err) == ReasonConditionFa
 // Busy reports that a server refused a call before it did any of it, a write too, and how long it
 // asks the caller to wait.
 func Busy(err error) (wait time.Duration, ok bool) {
-	if Code(err) != codes.ResourceExhausted || Reason(err) == ReasonStorageFull {
+	if Code(err) != codes.ResourceExhausted || Reason(err) == ReasonStorageFull || Reason(err) == ReasonDisruptionBudget {
 		return 0, false
 	}
 	return RetryAfter(err)

@@ -15,7 +15,8 @@ type Accounts struct {
 // onObjects are the actions of an administering service account. Calls to nodes and the control
 // plane are for administrators.
 var onObjects = []Action{
-	Get, List, Watch, Create, Update, Patch, Delete, DeleteCollection, UpdateStatus, GetScale, UpdateScale, PatchScale, Bind, WatchSummary,
+	Get, List, Watch, Create, Update, Patch, Delete, DeleteCollection, UpdateStatus, GetScale, UpdateScale, PatchScale, Bind, Evict,
+	WatchSummary,
 	"get/resize", "update/resize", "patch/resize", "get/ephemeralcontainers", "update/ephemeralcontainers", "patch/ephemeralcontainers",
 }
 

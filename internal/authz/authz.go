@@ -36,6 +36,7 @@ const (
 	UpdateScale      Action = "update/scale"
 	PatchScale       Action = "patch/scale"
 	Bind             Action = "create/binding"
+	Evict            Action = "create/eviction"
 	WatchSummary     Action = "watch/summary"
 	// Post is the verb on the paths of RPCs that write; Get is that of those that read.
 	Post Action = "post"

@@ -12,10 +12,13 @@ import (
 // nodes, and what everyone may do.
 func Builtin() Union { return Union{Administrators{}, Services{}, Nodes{}, Authenticated{}} }
 
-// NamesKind reports whether the requests of a method name the kind that they are about. Such a call
-// is authorized, with the kind, by the server that handles it.
-func NamesKind(fullMethod string) bool {
-	return strings.HasPrefix(method.Rules(fullMethod).GetResource(), "*")
+// resourceMethods precedes the full names of the methods that read and write objects.
+const resourceMethods = "/xebec.api.v1.ResourceService/"
+
+// NamesObject reports whether the requests of a method name the object, or the kind, that they are
+// about. Such a call is authorized, with what it names, by the server that handles it.
+func NamesObject(fullMethod string) bool {
+	return strings.HasPrefix(fullMethod, resourceMethods)
 }
 
 // ForMethod returns what a call of a method asks for, as far as the method tells: its resource or

@@ -76,7 +76,7 @@ func compare(t *testing.T, file string, lines []string) {
 // actions are all on objects, and on the subresources that calls to nodes and services are about.
 var actions = []Action{
 	Get, List, Watch, Create, Update, UpdateStatus, Patch, Delete, DeleteCollection, Bind, WatchSummary,
-	"get/log", "create/exec", "create/attach", "create/portforward", "create/token", "update/scale", "update/resize", "update/ephemeralcontainers",
+	"create/eviction", "get/log", "create/exec", "create/attach", "create/portforward", "create/token", "update/scale", "update/resize", "update/ephemeralcontainers",
 }
 
 // scope is which objects of a kind a request is about.
@@ -157,10 +157,10 @@ func TestMethodRights(t *testing.T) {
 				allowed = append(allowed, id.name)
 			}
 		}
-		if NamesKind(name) && !slices.Equal(allowed, []string{"administrator"}) {
+		if NamesObject(name) && !slices.Equal(allowed, []string{"administrator"}) {
 			t.Errorf("%s names a kind, and is allowed without one to %q", name, allowed)
 		}
-		if !NamesKind(name) {
+		if !NamesObject(name) {
 			lines = append(lines, strings.TrimPrefix(name, "/xebec.")+" | "+strings.Join(allowed, " "))
 		}
 	})

@@ -11,7 +11,7 @@ import (
 
 // AuthorizeMethod allows a call when the builtin authorizers give the caller the right that the
 // rules of the method state. It is what a server does that was given no Authorize. Calls of methods
-// that name a kind it allows to administrators only.
+// that name an object or a kind it allows to administrators only.
 func AuthorizeMethod(ctx context.Context, id edge.Identity, fullMethod string) error {
 	return Refusal(authz.CheckMethod(ctx, builtin, id.Caller(), fullMethod))
 }
@@ -19,7 +19,7 @@ func AuthorizeMethod(ctx context.Context, id edge.Identity, fullMethod string) e
 // AuthorizeUnlessKind is AuthorizeMethod for a server that authorizes calls of methods that name a
 // kind in its handlers, or forwards them to a server that does: it lets every caller make those.
 func AuthorizeUnlessKind(ctx context.Context, id edge.Identity, fullMethod string) error {
-	if authz.NamesKind(fullMethod) {
+	if authz.NamesObject(fullMethod) {
 		return nil
 	}
 	return AuthorizeMethod(ctx, id, fullMethod)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/wire"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
+	policyv1 "github.com/xebec-project/xebec/proto/xebec/policy/v1"
 )
 
 // Object returns, for a log line, which object a request is about, such as "Pod default/web", or as
@@ -19,6 +20,9 @@ func Object(req any) string {
 	case interface{ GetObject() *anypb.Any }:
 		value := r.GetObject().GetValue()
 		return ObjectName(KindOf(r.GetObject().GetTypeUrl()), wire.Head(value, 1, 3), wire.Head(value, 1, 1))
+	case interface{ GetEviction() *policyv1.Eviction }:
+		m := r.GetEviction().GetMetadata()
+		return ObjectName("Pod", m.GetNamespace(), m.GetName())
 	case interface {
 		GetKind() string
 		GetNamespace() string

@@ -46,6 +46,11 @@ func (s *Service) Delete(ctx context.Context, req *apiv1.DeleteRequest) (*apiv1.
 	return s.pipeline.Delete(ctx, callerOf(ctx), req)
 }
 
+// Evict deletes a pod if its disruption budget allows that.
+func (s *Service) Evict(ctx context.Context, req *apiv1.EvictRequest) (*apiv1.EvictResponse, error) {
+	return s.pipeline.Evict(ctx, callerOf(ctx), req)
+}
+
 // Transact makes several writes in one etcd transaction.
 func (s *Service) Transact(ctx context.Context, req *apiv1.TransactRequest) (*apiv1.TransactResponse, error) {
 	return s.pipeline.Transact(ctx, callerOf(ctx), req)

@@ -127,6 +127,8 @@ func object(fullMethod string, req any) string {
 	case apiv1.ResourceService_List_FullMethodName, apiv1.ResourceService_Watch_FullMethodName,
 		apiv1.ResourceService_DeleteCollection_FullMethodName:
 		return rpc.ObjectName(field(2), field(3), "")
+	case apiv1.ResourceService_Evict_FullMethodName:
+		return rpc.ObjectName("Pod", field(1, 1, 3), field(1, 1, 1))
 	case schedulerv1.SchedulerService_Explain_FullMethodName:
 		return rpc.ObjectName("Pod", field(1), field(2))
 	case endpointsv1.EndpointsService_Acknowledge_FullMethodName:

@@ -139,7 +139,7 @@ func Of(pod *corev1.Pod, s Observation) *corev1.PodStatus {
 	st.Conditions = append(conditions(pod, s, st.Phase), s.More...)
 	if s.Failed.Reason == ReasonEvicted {
 		st.Conditions = append(st.Conditions, &corev1.PodCondition{
-			Type: core.PodDisruptionTarget, Status: condition.True, Reason: "TerminationByKubelet", Message: s.Failed.Message,
+			Type: core.PodDisruptionTarget, Status: condition.True, Reason: core.TerminationByKubelet, Message: s.Failed.Message,
 			LastTransitionTime: Stamp(s.Now),
 		})
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/xebec-project/xebec/cli/session"
 	"github.com/xebec-project/xebec/cli/watch"
 	"github.com/xebec-project/xebec/cli/write"
-	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/kinds/core"
@@ -29,6 +28,7 @@ type drainOptions struct {
 	ignoreDaemonSets bool
 	deleteEmptyDir   bool
 	force            bool
+	disableEviction  bool
 	grace            int64
 	timeout          time.Duration
 }
@@ -39,8 +39,9 @@ func DrainCommand(s *session.Session) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drain NODE...",
 		Short: "Evict all pods from nodes for maintenance",
-		Long: "Mark nodes as unschedulable, delete their pods and wait until they are gone. Controllers create replacements on other\n" +
-			"nodes. No pod is deleted if some of the pods require a flag that was not given.",
+		Long: "Mark nodes as unschedulable, evict their pods and wait until they are gone. Controllers create replacements on other\n" +
+			"nodes. No pod is evicted if some of the pods require a flag that was not given. A pod whose PodDisruptionBudget allows\n" +
+			"no disruption now is tried again every 5 seconds; the command shows what it waits for.",
 		Example: "  xebec drain node-1\n" +
 			"  xebec drain node-1 --delete-emptydir-data --force --timeout=2m",
 		ValidArgsFunction: resolve.CompleteOf(s, "nodes"),
@@ -57,8 +58,9 @@ func DrainCommand(s *session.Session) *cobra.Command {
 	flags.BoolVar(&o.ignoreDaemonSets, "ignore-daemonsets", false, "ignore pods of DaemonSets")
 	flags.BoolVar(&o.deleteEmptyDir, "delete-emptydir-data", false, "delete pods with emptyDir volumes, including their data")
 	flags.BoolVar(&o.force, "force", false, "delete pods without a controller too; they are not replaced")
+	flags.BoolVar(&o.disableEviction, "disable-eviction", false, "delete pods instead of evicting them: their disruption budgets are ignored")
 	flags.Int64Var(&o.grace, "grace-period", -1, "seconds that pods have to terminate, -1 for the value in the pod")
-	flags.DurationVar(&o.timeout, "timeout", 0, "time limit for waiting, 0 for none")
+	flags.DurationVar(&o.timeout, "timeout", 0, "time limit for evicting and waiting, 0 for none")
 	return cmd
 }
 
@@ -94,28 +96,21 @@ func drainNode(ctx context.Context, s *session.Session, cl *client.Client, node 
 	if len(refused) > 0 {
 		return fmt.Errorf("cannot drain %s (it stays cordoned):\n  %s", node, strings.Join(refused, "\n  "))
 	}
-	var options []client.DeleteOption
-	if o.grace >= 0 {
-		options = append(options, client.GracePeriod(o.grace))
+	var deadline time.Time
+	if o.timeout > 0 {
+		deadline = time.Now().Add(o.timeout)
 	}
-	if o.Dry() {
-		options = append(options, client.DryRun)
-	}
-	var gone []watch.Deleted
-	for _, p := range evicted {
-		r := resolve.Of(p)
-		s.Notef("evicting pod %s/%s", r.Namespace, r.Name)
-		removed, err := client.Delete[*corev1.Pod](ctx, cl, r.Namespace, r.Name, append(options, client.IfUID(p.GetMetadata().GetUid()))...)
-		switch {
-		case apierr.IsNotFound(err):
-		case err != nil:
-			return fmt.Errorf("evict %s in namespace %s: %w", r, r.Namespace, err)
-		case !removed:
-			gone = append(gone, watch.Deleted{Reference: r, UID: p.GetMetadata().GetUid()})
-		}
+	e := &evictions{session: s, client: cl, remove: o.remover(cl), pause: retryEviction, waits: map[*corev1.Pod]string{}}
+	if err := e.all(ctx, evicted, deadline); err != nil {
+		return err
 	}
 	if !o.Dry() {
-		if err := watch.AwaitGone(ctx, s, cl, gone, o.timeout); err != nil {
+		left := o.timeout
+		if o.timeout > 0 {
+			// What is left of the time is not 0, which would be no limit.
+			left = max(time.Until(deadline), time.Second)
+		}
+		if err := watch.AwaitGone(ctx, s, cl, e.gone, left); err != nil {
 			return err
 		}
 	}
@@ -124,6 +119,25 @@ func drainNode(ctx context.Context, s *session.Session, cl *client.Client, node 
 	}
 	write.Done(s, o.Dry(), node, "drained")
 	return nil
+}
+
+// remover returns what evicts a pod, or deletes it with --disable-eviction.
+func (o drainOptions) remover(cl *client.Client) func(ctx context.Context, p *corev1.Pod) (gone bool, err error) {
+	var options []client.DeleteOption
+	if o.grace >= 0 {
+		options = append(options, client.GracePeriod(o.grace))
+	}
+	if o.Dry() {
+		options = append(options, client.DryRun)
+	}
+	remove := client.Evict
+	if o.disableEviction {
+		remove = client.Delete[*corev1.Pod]
+	}
+	return func(ctx context.Context, p *corev1.Pod) (bool, error) {
+		m := p.GetMetadata()
+		return remove(ctx, cl, m.GetNamespace(), m.GetName(), append(slices.Clip(options), client.IfUID(m.GetUid()))...)
+	}
 }
 
 // sort parts the pods of a node into those to evict and, in sentences, those that a flag is missing

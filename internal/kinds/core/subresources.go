@@ -6,6 +6,7 @@ var podSubresources = []scheme.Subresource{
 	{Name: "attach", Verbs: []string{"create"}},
 	{Name: "binding", Verbs: []string{"create"}},
 	{Name: "ephemeralcontainers", Verbs: []string{"get", "patch", "update"}, Part: podEphemeralContainers},
+	{Name: "eviction", Verbs: []string{"create"}},
 	{Name: "exec", Verbs: []string{"create"}},
 	{Name: "explain", Verbs: []string{"get"}},
 	{Name: "log", Verbs: []string{"get"}},

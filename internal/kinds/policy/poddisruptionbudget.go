@@ -22,9 +22,6 @@ var (
 		CheckStatus: func(now, _ *policyv1.PodDisruptionBudget, c *rules.Checker) {
 			c.Conditions(field.NewPath("status", "conditions"), now.GetStatus().GetConditions())
 		},
-		Warn: func(*policyv1.PodDisruptionBudget) []string {
-			return []string{"spec: budgets have no effect yet: evictions do not respect them"}
-		},
 	}
 	podDisruptionBudgetColumns = []scheme.Column{
 		column.At(".spec.minAvailable", column.New("MIN AVAILABLE", func(b *policyv1.PodDisruptionBudget) string {

@@ -20,6 +20,10 @@ import (
 // and the commit.
 const maxAttempts = 16
 
+// errContended is the error of a write whose objects changed in each attempt.
+var errContended = apierr.New(codes.Aborted, apierr.ReasonConflict,
+	fmt.Sprintf("the object changed %d times while this write was being made; try again", maxAttempts))
+
 // change is what one write would do: the storage writes that make it, the first of which concerns
 // the object itself, and the object as it will be.
 type change struct {
@@ -139,8 +143,7 @@ func (p *Pipeline) write(ctx context.Context, caller authz.Caller, req request, 
 	if clash != nil {
 		return nil, 0, clash
 	}
-	return nil, 0, apierr.New(codes.Aborted, apierr.ReasonConflict,
-		fmt.Sprintf("the object changed %d times while this write was being made; try again", maxAttempts))
+	return nil, 0, errContended
 }
 
 // writtenTwice finds a key that two writes of a transaction share, which etcd does not take.

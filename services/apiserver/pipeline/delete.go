@@ -56,8 +56,8 @@ func (p *Pipeline) DeleteOfCollection(ctx context.Context, caller authz.Caller, 
 // finalizers is marked, and removed by the delete with grace 0 or the update that takes the last
 // finalizer away; any other is removed at once.
 func (p *plan) delete(ctx context.Context, t target, req *apiv1.DeleteRequest) (*change, error) {
-	if g := req.GracePeriodSeconds; g != nil && *g < 0 {
-		return nil, apierr.BadField("gracePeriodSeconds", "must not be negative, is %d", *g)
+	if err := checkGrace(req); err != nil {
+		return nil, err
 	}
 	stored, o, err := p.currentForWrite(ctx, t, &metav1.ObjectMeta{Uid: req.GetUid(), ResourceVersion: req.GetResourceVersion()})
 	if err != nil {
@@ -83,6 +83,13 @@ func (p *plan) delete(ctx context.Context, t target, req *apiv1.DeleteRequest) (
 	}
 	c := &change{kind: k, object: o, conditions: attributes.Conditions, expected: req.GetResourceVersion() != ""}
 	return c, p.replace(ctx, c, stored)
+}
+
+func checkGrace(req *apiv1.DeleteRequest) error {
+	if g := req.GracePeriodSeconds; g != nil && *g < 0 {
+		return apierr.BadField("gracePeriodSeconds", "must not be negative, is %d", *g)
+	}
+	return nil
 }
 
 // markDeleted makes of a stored object what a delete leaves of it: marked, or finished at once.

@@ -9,12 +9,13 @@ import (
 	autoscalingv1 "github.com/xebec-project/xebec/proto/xebec/autoscaling/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	policyv1 "github.com/xebec-project/xebec/proto/xebec/policy/v1"
 )
 
 // httpMessages are bodies of requests and responses that are not objects of a kind.
 var httpMessages = []proto.Message{
 	&metav1.APIResourceList{}, &metav1.DeleteOptions{}, &metav1.ListMeta{}, &metav1.Patch{}, &metav1.Status{}, &metav1.WatchEvent{},
-	&corev1.Binding{}, &authenticationv1.TokenRequest{}, &autoscalingv1.Scale{},
+	&corev1.Binding{}, &policyv1.Eviction{}, &authenticationv1.TokenRequest{}, &autoscalingv1.Scale{},
 }
 
 // httpKinds are the kinds that such bodies name.
@@ -22,6 +23,7 @@ var httpKinds = map[protoreflect.FullName]scheme.GVK{
 	"xebec.authentication.v1.TokenRequest": {Group: "authentication.k8s.io", Version: "v1", Kind: "TokenRequest"},
 	"xebec.autoscaling.v1.Scale":           {Group: "autoscaling", Version: "v1", Kind: "Scale"},
 	"xebec.core.v1.Binding":                {Version: "v1", Kind: "Binding"},
+	"xebec.policy.v1.Eviction":             {Group: "policy", Version: "v1", Kind: "Eviction"},
 	"xebec.meta.v1.APIResourceList":        {Version: "v1", Kind: "APIResourceList"},
 	"xebec.meta.v1.DeleteOptions":          {Version: "v1", Kind: "DeleteOptions"},
 	"xebec.meta.v1.Status":                 {Version: "v1", Kind: "Status"},
@@ -47,6 +49,8 @@ func (r resource) subresource(name string) *pathItem {
 		return r.view(name, httpMessage("Scale"))
 	case "binding":
 		return r.post(name, "assign the Pod to a node", httpMessage("Binding"))
+	case "eviction":
+		return r.post(name, "evict the Pod, if its disruption budget allows that", httpMessage("Eviction"))
 	case "token":
 		return r.post(name, "create a token for the ServiceAccount", httpMessage("TokenRequest"))
 	case "log":

@@ -8,6 +8,7 @@ package apiv1
 
 import (
 	_ "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	v1 "github.com/xebec-project/xebec/proto/xebec/policy/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	anypb "google.golang.org/protobuf/types/known/anypb"
@@ -2005,6 +2006,135 @@ func (x *DeleteResponse) GetRemoved() bool {
 	return false
 }
 
+// EvictRequest names the pod to evict.
+type EvictRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pod, by metadata.namespace and metadata.name, and how it is deleted. A pod that was replaced by another one of the
+	// same name is not evicted if the preconditions name its uid.
+	Eviction *v1.Eviction `protobuf:"bytes,1,opt,name=eviction,proto3" json:"eviction,omitempty"`
+	// Checks, and evicts nothing; the same as dryRun All in the delete options.
+	DryRun bool `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// When set, the write is conditional on this election.
+	Fence *Fence `protobuf:"bytes,3,opt,name=fence,proto3" json:"fence,omitempty"`
+	// Conditions on other objects, at most 100; the write happens only while all hold.
+	Conditions    []*Condition `protobuf:"bytes,4,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvictRequest) Reset() {
+	*x = EvictRequest{}
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvictRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvictRequest) ProtoMessage() {}
+
+func (x *EvictRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvictRequest.ProtoReflect.Descriptor instead.
+func (*EvictRequest) Descriptor() ([]byte, []int) {
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *EvictRequest) GetEviction() *v1.Eviction {
+	if x != nil {
+		return x.Eviction
+	}
+	return nil
+}
+
+func (x *EvictRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *EvictRequest) GetFence() *Fence {
+	if x != nil {
+		return x.Fence
+	}
+	return nil
+}
+
+func (x *EvictRequest) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
+	}
+	return nil
+}
+
+// EvictResponse holds the pod's last state.
+type EvictResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The pod as it is now, marked for deletion and with the condition DisruptionTarget, or its last state when removed.
+	Object *anypb.Any `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	// True when the pod is gone, false when it is only marked.
+	Removed       bool `protobuf:"varint,2,opt,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EvictResponse) Reset() {
+	*x = EvictResponse{}
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EvictResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EvictResponse) ProtoMessage() {}
+
+func (x *EvictResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EvictResponse.ProtoReflect.Descriptor instead.
+func (*EvictResponse) Descriptor() ([]byte, []int) {
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *EvictResponse) GetObject() *anypb.Any {
+	if x != nil {
+		return x.Object
+	}
+	return nil
+}
+
+func (x *EvictResponse) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
 // DeleteCollectionRequest selects the objects to delete.
 type DeleteCollectionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2038,7 +2168,7 @@ type DeleteCollectionRequest struct {
 
 func (x *DeleteCollectionRequest) Reset() {
 	*x = DeleteCollectionRequest{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[21]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2050,7 +2180,7 @@ func (x *DeleteCollectionRequest) String() string {
 func (*DeleteCollectionRequest) ProtoMessage() {}
 
 func (x *DeleteCollectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[21]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2063,7 +2193,7 @@ func (x *DeleteCollectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCollectionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteCollectionRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{21}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DeleteCollectionRequest) GetGroup() string {
@@ -2163,7 +2293,7 @@ type DeleteCollectionResponse struct {
 
 func (x *DeleteCollectionResponse) Reset() {
 	*x = DeleteCollectionResponse{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[22]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2305,7 @@ func (x *DeleteCollectionResponse) String() string {
 func (*DeleteCollectionResponse) ProtoMessage() {}
 
 func (x *DeleteCollectionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[22]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2318,7 @@ func (x *DeleteCollectionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteCollectionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteCollectionResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{22}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteCollectionResponse) GetDeleted() int64 {
@@ -2222,7 +2352,7 @@ type DeletedObject struct {
 
 func (x *DeletedObject) Reset() {
 	*x = DeletedObject{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[23]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2234,7 +2364,7 @@ func (x *DeletedObject) String() string {
 func (*DeletedObject) ProtoMessage() {}
 
 func (x *DeletedObject) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[23]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2247,7 +2377,7 @@ func (x *DeletedObject) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletedObject.ProtoReflect.Descriptor instead.
 func (*DeletedObject) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{23}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeletedObject) GetNamespace() string {
@@ -2297,7 +2427,7 @@ type BindOperation struct {
 
 func (x *BindOperation) Reset() {
 	*x = BindOperation{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[24]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2309,7 +2439,7 @@ func (x *BindOperation) String() string {
 func (*BindOperation) ProtoMessage() {}
 
 func (x *BindOperation) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[24]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2322,7 +2452,7 @@ func (x *BindOperation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BindOperation.ProtoReflect.Descriptor instead.
 func (*BindOperation) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{24}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *BindOperation) GetNamespace() string {
@@ -2382,7 +2512,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[25]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2394,7 +2524,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[25]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2407,7 +2537,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{25}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Operation) GetOperation() isOperation_Operation {
@@ -2550,7 +2680,7 @@ type TransactRequest struct {
 
 func (x *TransactRequest) Reset() {
 	*x = TransactRequest{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[26]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2562,7 +2692,7 @@ func (x *TransactRequest) String() string {
 func (*TransactRequest) ProtoMessage() {}
 
 func (x *TransactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[26]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2575,7 +2705,7 @@ func (x *TransactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactRequest.ProtoReflect.Descriptor instead.
 func (*TransactRequest) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{26}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TransactRequest) GetOperations() []*Operation {
@@ -2622,7 +2752,7 @@ type TransactResponse struct {
 
 func (x *TransactResponse) Reset() {
 	*x = TransactResponse{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[27]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2634,7 +2764,7 @@ func (x *TransactResponse) String() string {
 func (*TransactResponse) ProtoMessage() {}
 
 func (x *TransactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[27]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2647,7 +2777,7 @@ func (x *TransactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransactResponse.ProtoReflect.Descriptor instead.
 func (*TransactResponse) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{27}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TransactResponse) GetObjects() []*anypb.Any {
@@ -2684,7 +2814,7 @@ type OperationResult struct {
 
 func (x *OperationResult) Reset() {
 	*x = OperationResult{}
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[28]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2696,7 +2826,7 @@ func (x *OperationResult) String() string {
 func (*OperationResult) ProtoMessage() {}
 
 func (x *OperationResult) ProtoReflect() protoreflect.Message {
-	mi := &file_xebec_api_v1_resource_proto_msgTypes[28]
+	mi := &file_xebec_api_v1_resource_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2709,7 +2839,7 @@ func (x *OperationResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationResult.ProtoReflect.Descriptor instead.
 func (*OperationResult) Descriptor() ([]byte, []int) {
-	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{28}
+	return file_xebec_api_v1_resource_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *OperationResult) GetWarnings() []string {
@@ -2730,7 +2860,7 @@ var File_xebec_api_v1_resource_proto protoreflect.FileDescriptor
 
 const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\n" +
-	"\x1bxebec/api/v1/resource.proto\x12\fxebec.api.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1axebec/meta/v1/method.proto\"\x87\x01\n" +
+	"\x1bxebec/api/v1/resource.proto\x12\fxebec.api.v1\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1axebec/meta/v1/method.proto\x1a\x1exebec/policy/v1/eviction.proto\"\x87\x01\n" +
 	"\x0fObjectReference\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x1c\n" +
@@ -2868,6 +2998,16 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\x15_grace_period_seconds\"X\n" +
 	"\x0eDeleteResponse\x12,\n" +
 	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x18\n" +
+	"\aremoved\x18\x02 \x01(\bR\aremoved\"\xc2\x01\n" +
+	"\fEvictRequest\x125\n" +
+	"\beviction\x18\x01 \x01(\v2\x19.xebec.policy.v1.EvictionR\beviction\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\x12)\n" +
+	"\x05fence\x18\x03 \x01(\v2\x13.xebec.api.v1.FenceR\x05fence\x127\n" +
+	"\n" +
+	"conditions\x18\x04 \x03(\v2\x17.xebec.api.v1.ConditionR\n" +
+	"conditions\"W\n" +
+	"\rEvictResponse\x12,\n" +
+	"\x06object\x18\x01 \x01(\v2\x14.google.protobuf.AnyR\x06object\x12\x18\n" +
 	"\aremoved\x18\x02 \x01(\bR\aremoved\"\x8b\x04\n" +
 	"\x17DeleteCollectionRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x12\n" +
@@ -2951,7 +3091,7 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\x1ePROPAGATION_POLICY_UNSPECIFIED\x10\x00\x12!\n" +
 	"\x1dPROPAGATION_POLICY_BACKGROUND\x10\x01\x12!\n" +
 	"\x1dPROPAGATION_POLICY_FOREGROUND\x10\x02\x12\x1d\n" +
-	"\x19PROPAGATION_POLICY_ORPHAN\x10\x032\x92\b\n" +
+	"\x19PROPAGATION_POLICY_ORPHAN\x10\x032\xf5\b\n" +
 	"\x0fResourceService\x12L\n" +
 	"\x03Get\x12\x18.xebec.api.v1.GetRequest\x1a\x19.xebec.api.v1.GetResponse\"\x10\xc2\xda\x18\f\n" +
 	"\x03get\x12\x01* \x01(\x01\x12P\n" +
@@ -2972,7 +3112,9 @@ const file_xebec_api_v1_resource_proto_rawDesc = "" +
 	"\x06Delete\x12\x1b.xebec.api.v1.DeleteRequest\x1a\x1c.xebec.api.v1.DeleteResponse\"\x13\xc2\xda\x18\x0f\n" +
 	"\x06delete\x12\x01*\x18\x01(\x02\x12\x80\x01\n" +
 	"\x10DeleteCollection\x12%.xebec.api.v1.DeleteCollectionRequest\x1a&.xebec.api.v1.DeleteCollectionResponse\"\x1d\xc2\xda\x18\x19\n" +
-	"\x10deletecollection\x12\x01*\x18\x01(\x02\x12Y\n" +
+	"\x10deletecollection\x12\x01*\x18\x01(\x02\x12a\n" +
+	"\x05Evict\x12\x1a.xebec.api.v1.EvictRequest\x1a\x1b.xebec.api.v1.EvictResponse\"\x1f\xc2\xda\x18\x1b\n" +
+	"\x06create\x12\rpods/eviction\x18\x01(\x02\x12Y\n" +
 	"\bTransact\x12\x1d.xebec.api.v1.TransactRequest\x1a\x1e.xebec.api.v1.TransactResponse\"\x0e\xc2\xda\x18\n" +
 	"\n" +
 	"\x01*\x12\x01*\x18\x01(\x02B9Z7github.com/xebec-project/xebec/proto/xebec/api/v1;apiv1b\x06proto3"
@@ -2990,7 +3132,7 @@ func file_xebec_api_v1_resource_proto_rawDescGZIP() []byte {
 }
 
 var file_xebec_api_v1_resource_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_xebec_api_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_xebec_api_v1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_xebec_api_v1_resource_proto_goTypes = []any{
 	(Expectation)(0),                 // 0: xebec.api.v1.Expectation
 	(EventType)(0),                   // 1: xebec.api.v1.EventType
@@ -3018,100 +3160,109 @@ var file_xebec_api_v1_resource_proto_goTypes = []any{
 	(*PatchResponse)(nil),            // 23: xebec.api.v1.PatchResponse
 	(*DeleteRequest)(nil),            // 24: xebec.api.v1.DeleteRequest
 	(*DeleteResponse)(nil),           // 25: xebec.api.v1.DeleteResponse
-	(*DeleteCollectionRequest)(nil),  // 26: xebec.api.v1.DeleteCollectionRequest
-	(*DeleteCollectionResponse)(nil), // 27: xebec.api.v1.DeleteCollectionResponse
-	(*DeletedObject)(nil),            // 28: xebec.api.v1.DeletedObject
-	(*BindOperation)(nil),            // 29: xebec.api.v1.BindOperation
-	(*Operation)(nil),                // 30: xebec.api.v1.Operation
-	(*TransactRequest)(nil),          // 31: xebec.api.v1.TransactRequest
-	(*TransactResponse)(nil),         // 32: xebec.api.v1.TransactResponse
-	(*OperationResult)(nil),          // 33: xebec.api.v1.OperationResult
-	(*timestamppb.Timestamp)(nil),    // 34: google.protobuf.Timestamp
-	(*anypb.Any)(nil),                // 35: google.protobuf.Any
+	(*EvictRequest)(nil),             // 26: xebec.api.v1.EvictRequest
+	(*EvictResponse)(nil),            // 27: xebec.api.v1.EvictResponse
+	(*DeleteCollectionRequest)(nil),  // 28: xebec.api.v1.DeleteCollectionRequest
+	(*DeleteCollectionResponse)(nil), // 29: xebec.api.v1.DeleteCollectionResponse
+	(*DeletedObject)(nil),            // 30: xebec.api.v1.DeletedObject
+	(*BindOperation)(nil),            // 31: xebec.api.v1.BindOperation
+	(*Operation)(nil),                // 32: xebec.api.v1.Operation
+	(*TransactRequest)(nil),          // 33: xebec.api.v1.TransactRequest
+	(*TransactResponse)(nil),         // 34: xebec.api.v1.TransactResponse
+	(*OperationResult)(nil),          // 35: xebec.api.v1.OperationResult
+	(*timestamppb.Timestamp)(nil),    // 36: google.protobuf.Timestamp
+	(*anypb.Any)(nil),                // 37: google.protobuf.Any
+	(*v1.Eviction)(nil),              // 38: xebec.policy.v1.Eviction
 }
 var file_xebec_api_v1_resource_proto_depIdxs = []int32{
 	5,  // 0: xebec.api.v1.Condition.object:type_name -> xebec.api.v1.ObjectReference
 	0,  // 1: xebec.api.v1.Condition.expectation:type_name -> xebec.api.v1.Expectation
 	5,  // 2: xebec.api.v1.GetRequest.object:type_name -> xebec.api.v1.ObjectReference
-	34, // 3: xebec.api.v1.GetRequest.at_time:type_name -> google.protobuf.Timestamp
-	35, // 4: xebec.api.v1.GetResponse.object:type_name -> google.protobuf.Any
-	34, // 5: xebec.api.v1.ListRequest.at_time:type_name -> google.protobuf.Timestamp
-	35, // 6: xebec.api.v1.ListResponse.objects:type_name -> google.protobuf.Any
+	36, // 3: xebec.api.v1.GetRequest.at_time:type_name -> google.protobuf.Timestamp
+	37, // 4: xebec.api.v1.GetResponse.object:type_name -> google.protobuf.Any
+	36, // 5: xebec.api.v1.ListRequest.at_time:type_name -> google.protobuf.Timestamp
+	37, // 6: xebec.api.v1.ListResponse.objects:type_name -> google.protobuf.Any
 	1,  // 7: xebec.api.v1.WatchResponse.type:type_name -> xebec.api.v1.EventType
-	35, // 8: xebec.api.v1.WatchResponse.object:type_name -> google.protobuf.Any
-	35, // 9: xebec.api.v1.CreateRequest.object:type_name -> google.protobuf.Any
+	37, // 8: xebec.api.v1.WatchResponse.object:type_name -> google.protobuf.Any
+	37, // 9: xebec.api.v1.CreateRequest.object:type_name -> google.protobuf.Any
 	7,  // 10: xebec.api.v1.CreateRequest.fence:type_name -> xebec.api.v1.Fence
 	6,  // 11: xebec.api.v1.CreateRequest.conditions:type_name -> xebec.api.v1.Condition
-	35, // 12: xebec.api.v1.CreateResponse.object:type_name -> google.protobuf.Any
-	35, // 13: xebec.api.v1.UpdateRequest.object:type_name -> google.protobuf.Any
+	37, // 12: xebec.api.v1.CreateResponse.object:type_name -> google.protobuf.Any
+	37, // 13: xebec.api.v1.UpdateRequest.object:type_name -> google.protobuf.Any
 	7,  // 14: xebec.api.v1.UpdateRequest.fence:type_name -> xebec.api.v1.Fence
 	6,  // 15: xebec.api.v1.UpdateRequest.conditions:type_name -> xebec.api.v1.Condition
 	5,  // 16: xebec.api.v1.UpdateRequest.reference:type_name -> xebec.api.v1.ObjectReference
-	35, // 17: xebec.api.v1.UpdateResponse.object:type_name -> google.protobuf.Any
-	35, // 18: xebec.api.v1.UpdateStatusRequest.object:type_name -> google.protobuf.Any
+	37, // 17: xebec.api.v1.UpdateResponse.object:type_name -> google.protobuf.Any
+	37, // 18: xebec.api.v1.UpdateStatusRequest.object:type_name -> google.protobuf.Any
 	7,  // 19: xebec.api.v1.UpdateStatusRequest.fence:type_name -> xebec.api.v1.Fence
 	6,  // 20: xebec.api.v1.UpdateStatusRequest.conditions:type_name -> xebec.api.v1.Condition
-	35, // 21: xebec.api.v1.UpdateStatusResponse.object:type_name -> google.protobuf.Any
-	35, // 22: xebec.api.v1.ApplyRequest.object:type_name -> google.protobuf.Any
+	37, // 21: xebec.api.v1.UpdateStatusResponse.object:type_name -> google.protobuf.Any
+	37, // 22: xebec.api.v1.ApplyRequest.object:type_name -> google.protobuf.Any
 	7,  // 23: xebec.api.v1.ApplyRequest.fence:type_name -> xebec.api.v1.Fence
 	6,  // 24: xebec.api.v1.ApplyRequest.conditions:type_name -> xebec.api.v1.Condition
 	5,  // 25: xebec.api.v1.ApplyRequest.reference:type_name -> xebec.api.v1.ObjectReference
-	35, // 26: xebec.api.v1.ApplyResponse.object:type_name -> google.protobuf.Any
+	37, // 26: xebec.api.v1.ApplyResponse.object:type_name -> google.protobuf.Any
 	2,  // 27: xebec.api.v1.ApplyResponse.result:type_name -> xebec.api.v1.ApplyResult
 	5,  // 28: xebec.api.v1.PatchRequest.object:type_name -> xebec.api.v1.ObjectReference
 	3,  // 29: xebec.api.v1.PatchRequest.type:type_name -> xebec.api.v1.PatchType
 	7,  // 30: xebec.api.v1.PatchRequest.fence:type_name -> xebec.api.v1.Fence
 	6,  // 31: xebec.api.v1.PatchRequest.conditions:type_name -> xebec.api.v1.Condition
-	35, // 32: xebec.api.v1.PatchResponse.object:type_name -> google.protobuf.Any
+	37, // 32: xebec.api.v1.PatchResponse.object:type_name -> google.protobuf.Any
 	5,  // 33: xebec.api.v1.DeleteRequest.object:type_name -> xebec.api.v1.ObjectReference
 	4,  // 34: xebec.api.v1.DeleteRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
 	7,  // 35: xebec.api.v1.DeleteRequest.fence:type_name -> xebec.api.v1.Fence
 	6,  // 36: xebec.api.v1.DeleteRequest.conditions:type_name -> xebec.api.v1.Condition
-	35, // 37: xebec.api.v1.DeleteResponse.object:type_name -> google.protobuf.Any
-	4,  // 38: xebec.api.v1.DeleteCollectionRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
-	7,  // 39: xebec.api.v1.DeleteCollectionRequest.fence:type_name -> xebec.api.v1.Fence
-	6,  // 40: xebec.api.v1.DeleteCollectionRequest.conditions:type_name -> xebec.api.v1.Condition
-	28, // 41: xebec.api.v1.DeleteCollectionResponse.objects:type_name -> xebec.api.v1.DeletedObject
-	14, // 42: xebec.api.v1.Operation.create:type_name -> xebec.api.v1.CreateRequest
-	16, // 43: xebec.api.v1.Operation.update:type_name -> xebec.api.v1.UpdateRequest
-	18, // 44: xebec.api.v1.Operation.update_status:type_name -> xebec.api.v1.UpdateStatusRequest
-	24, // 45: xebec.api.v1.Operation.delete:type_name -> xebec.api.v1.DeleteRequest
-	29, // 46: xebec.api.v1.Operation.bind:type_name -> xebec.api.v1.BindOperation
-	20, // 47: xebec.api.v1.Operation.apply:type_name -> xebec.api.v1.ApplyRequest
-	22, // 48: xebec.api.v1.Operation.patch:type_name -> xebec.api.v1.PatchRequest
-	30, // 49: xebec.api.v1.TransactRequest.operations:type_name -> xebec.api.v1.Operation
-	7,  // 50: xebec.api.v1.TransactRequest.fence:type_name -> xebec.api.v1.Fence
-	6,  // 51: xebec.api.v1.TransactRequest.conditions:type_name -> xebec.api.v1.Condition
-	35, // 52: xebec.api.v1.TransactResponse.objects:type_name -> google.protobuf.Any
-	33, // 53: xebec.api.v1.TransactResponse.results:type_name -> xebec.api.v1.OperationResult
-	2,  // 54: xebec.api.v1.OperationResult.applied:type_name -> xebec.api.v1.ApplyResult
-	8,  // 55: xebec.api.v1.ResourceService.Get:input_type -> xebec.api.v1.GetRequest
-	10, // 56: xebec.api.v1.ResourceService.List:input_type -> xebec.api.v1.ListRequest
-	12, // 57: xebec.api.v1.ResourceService.Watch:input_type -> xebec.api.v1.WatchRequest
-	14, // 58: xebec.api.v1.ResourceService.Create:input_type -> xebec.api.v1.CreateRequest
-	16, // 59: xebec.api.v1.ResourceService.Update:input_type -> xebec.api.v1.UpdateRequest
-	18, // 60: xebec.api.v1.ResourceService.UpdateStatus:input_type -> xebec.api.v1.UpdateStatusRequest
-	20, // 61: xebec.api.v1.ResourceService.Apply:input_type -> xebec.api.v1.ApplyRequest
-	22, // 62: xebec.api.v1.ResourceService.Patch:input_type -> xebec.api.v1.PatchRequest
-	24, // 63: xebec.api.v1.ResourceService.Delete:input_type -> xebec.api.v1.DeleteRequest
-	26, // 64: xebec.api.v1.ResourceService.DeleteCollection:input_type -> xebec.api.v1.DeleteCollectionRequest
-	31, // 65: xebec.api.v1.ResourceService.Transact:input_type -> xebec.api.v1.TransactRequest
-	9,  // 66: xebec.api.v1.ResourceService.Get:output_type -> xebec.api.v1.GetResponse
-	11, // 67: xebec.api.v1.ResourceService.List:output_type -> xebec.api.v1.ListResponse
-	13, // 68: xebec.api.v1.ResourceService.Watch:output_type -> xebec.api.v1.WatchResponse
-	15, // 69: xebec.api.v1.ResourceService.Create:output_type -> xebec.api.v1.CreateResponse
-	17, // 70: xebec.api.v1.ResourceService.Update:output_type -> xebec.api.v1.UpdateResponse
-	19, // 71: xebec.api.v1.ResourceService.UpdateStatus:output_type -> xebec.api.v1.UpdateStatusResponse
-	21, // 72: xebec.api.v1.ResourceService.Apply:output_type -> xebec.api.v1.ApplyResponse
-	23, // 73: xebec.api.v1.ResourceService.Patch:output_type -> xebec.api.v1.PatchResponse
-	25, // 74: xebec.api.v1.ResourceService.Delete:output_type -> xebec.api.v1.DeleteResponse
-	27, // 75: xebec.api.v1.ResourceService.DeleteCollection:output_type -> xebec.api.v1.DeleteCollectionResponse
-	32, // 76: xebec.api.v1.ResourceService.Transact:output_type -> xebec.api.v1.TransactResponse
-	66, // [66:77] is the sub-list for method output_type
-	55, // [55:66] is the sub-list for method input_type
-	55, // [55:55] is the sub-list for extension type_name
-	55, // [55:55] is the sub-list for extension extendee
-	0,  // [0:55] is the sub-list for field type_name
+	37, // 37: xebec.api.v1.DeleteResponse.object:type_name -> google.protobuf.Any
+	38, // 38: xebec.api.v1.EvictRequest.eviction:type_name -> xebec.policy.v1.Eviction
+	7,  // 39: xebec.api.v1.EvictRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 40: xebec.api.v1.EvictRequest.conditions:type_name -> xebec.api.v1.Condition
+	37, // 41: xebec.api.v1.EvictResponse.object:type_name -> google.protobuf.Any
+	4,  // 42: xebec.api.v1.DeleteCollectionRequest.propagation_policy:type_name -> xebec.api.v1.PropagationPolicy
+	7,  // 43: xebec.api.v1.DeleteCollectionRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 44: xebec.api.v1.DeleteCollectionRequest.conditions:type_name -> xebec.api.v1.Condition
+	30, // 45: xebec.api.v1.DeleteCollectionResponse.objects:type_name -> xebec.api.v1.DeletedObject
+	14, // 46: xebec.api.v1.Operation.create:type_name -> xebec.api.v1.CreateRequest
+	16, // 47: xebec.api.v1.Operation.update:type_name -> xebec.api.v1.UpdateRequest
+	18, // 48: xebec.api.v1.Operation.update_status:type_name -> xebec.api.v1.UpdateStatusRequest
+	24, // 49: xebec.api.v1.Operation.delete:type_name -> xebec.api.v1.DeleteRequest
+	31, // 50: xebec.api.v1.Operation.bind:type_name -> xebec.api.v1.BindOperation
+	20, // 51: xebec.api.v1.Operation.apply:type_name -> xebec.api.v1.ApplyRequest
+	22, // 52: xebec.api.v1.Operation.patch:type_name -> xebec.api.v1.PatchRequest
+	32, // 53: xebec.api.v1.TransactRequest.operations:type_name -> xebec.api.v1.Operation
+	7,  // 54: xebec.api.v1.TransactRequest.fence:type_name -> xebec.api.v1.Fence
+	6,  // 55: xebec.api.v1.TransactRequest.conditions:type_name -> xebec.api.v1.Condition
+	37, // 56: xebec.api.v1.TransactResponse.objects:type_name -> google.protobuf.Any
+	35, // 57: xebec.api.v1.TransactResponse.results:type_name -> xebec.api.v1.OperationResult
+	2,  // 58: xebec.api.v1.OperationResult.applied:type_name -> xebec.api.v1.ApplyResult
+	8,  // 59: xebec.api.v1.ResourceService.Get:input_type -> xebec.api.v1.GetRequest
+	10, // 60: xebec.api.v1.ResourceService.List:input_type -> xebec.api.v1.ListRequest
+	12, // 61: xebec.api.v1.ResourceService.Watch:input_type -> xebec.api.v1.WatchRequest
+	14, // 62: xebec.api.v1.ResourceService.Create:input_type -> xebec.api.v1.CreateRequest
+	16, // 63: xebec.api.v1.ResourceService.Update:input_type -> xebec.api.v1.UpdateRequest
+	18, // 64: xebec.api.v1.ResourceService.UpdateStatus:input_type -> xebec.api.v1.UpdateStatusRequest
+	20, // 65: xebec.api.v1.ResourceService.Apply:input_type -> xebec.api.v1.ApplyRequest
+	22, // 66: xebec.api.v1.ResourceService.Patch:input_type -> xebec.api.v1.PatchRequest
+	24, // 67: xebec.api.v1.ResourceService.Delete:input_type -> xebec.api.v1.DeleteRequest
+	28, // 68: xebec.api.v1.ResourceService.DeleteCollection:input_type -> xebec.api.v1.DeleteCollectionRequest
+	26, // 69: xebec.api.v1.ResourceService.Evict:input_type -> xebec.api.v1.EvictRequest
+	33, // 70: xebec.api.v1.ResourceService.Transact:input_type -> xebec.api.v1.TransactRequest
+	9,  // 71: xebec.api.v1.ResourceService.Get:output_type -> xebec.api.v1.GetResponse
+	11, // 72: xebec.api.v1.ResourceService.List:output_type -> xebec.api.v1.ListResponse
+	13, // 73: xebec.api.v1.ResourceService.Watch:output_type -> xebec.api.v1.WatchResponse
+	15, // 74: xebec.api.v1.ResourceService.Create:output_type -> xebec.api.v1.CreateResponse
+	17, // 75: xebec.api.v1.ResourceService.Update:output_type -> xebec.api.v1.UpdateResponse
+	19, // 76: xebec.api.v1.ResourceService.UpdateStatus:output_type -> xebec.api.v1.UpdateStatusResponse
+	21, // 77: xebec.api.v1.ResourceService.Apply:output_type -> xebec.api.v1.ApplyResponse
+	23, // 78: xebec.api.v1.ResourceService.Patch:output_type -> xebec.api.v1.PatchResponse
+	25, // 79: xebec.api.v1.ResourceService.Delete:output_type -> xebec.api.v1.DeleteResponse
+	29, // 80: xebec.api.v1.ResourceService.DeleteCollection:output_type -> xebec.api.v1.DeleteCollectionResponse
+	27, // 81: xebec.api.v1.ResourceService.Evict:output_type -> xebec.api.v1.EvictResponse
+	34, // 82: xebec.api.v1.ResourceService.Transact:output_type -> xebec.api.v1.TransactResponse
+	71, // [71:83] is the sub-list for method output_type
+	59, // [59:71] is the sub-list for method input_type
+	59, // [59:59] is the sub-list for extension type_name
+	59, // [59:59] is the sub-list for extension extendee
+	0,  // [0:59] is the sub-list for field type_name
 }
 
 func init() { file_xebec_api_v1_resource_proto_init() }
@@ -3121,8 +3272,8 @@ func file_xebec_api_v1_resource_proto_init() {
 	}
 	file_xebec_api_v1_resource_proto_msgTypes[6].OneofWrappers = []any{}
 	file_xebec_api_v1_resource_proto_msgTypes[19].OneofWrappers = []any{}
-	file_xebec_api_v1_resource_proto_msgTypes[21].OneofWrappers = []any{}
-	file_xebec_api_v1_resource_proto_msgTypes[25].OneofWrappers = []any{
+	file_xebec_api_v1_resource_proto_msgTypes[23].OneofWrappers = []any{}
+	file_xebec_api_v1_resource_proto_msgTypes[27].OneofWrappers = []any{
 		(*Operation_Create)(nil),
 		(*Operation_Update)(nil),
 		(*Operation_UpdateStatus)(nil),
@@ -3137,7 +3288,7 @@ func file_xebec_api_v1_resource_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_xebec_api_v1_resource_proto_rawDesc), len(file_xebec_api_v1_resource_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   29,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

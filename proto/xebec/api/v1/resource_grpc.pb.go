@@ -29,6 +29,7 @@ const (
 	ResourceService_Patch_FullMethodName            = "/xebec.api.v1.ResourceService/Patch"
 	ResourceService_Delete_FullMethodName           = "/xebec.api.v1.ResourceService/Delete"
 	ResourceService_DeleteCollection_FullMethodName = "/xebec.api.v1.ResourceService/DeleteCollection"
+	ResourceService_Evict_FullMethodName            = "/xebec.api.v1.ResourceService/Evict"
 	ResourceService_Transact_FullMethodName         = "/xebec.api.v1.ResourceService/Transact"
 )
 
@@ -65,6 +66,11 @@ type ResourceServiceClient interface {
 	Delete(ctx context.Context, in *DeleteRequest, opts ...grpc.CallOption) (*DeleteResponse, error)
 	// DeleteCollection deletes every object a List with the same selectors would return.
 	DeleteCollection(ctx context.Context, in *DeleteCollectionRequest, opts ...grpc.CallOption) (*DeleteCollectionResponse, error)
+	// Evict deletes a pod if its disruption budget allows one more disruption, and takes that from the budget in the same
+	// etcd transaction. Pods that have ended, are pending or are being deleted need no budget. A budget that allows none
+	// refuses with RESOURCE_EXHAUSTED and reason DISRUPTION_BUDGET: try again later. More than one budget refuses with
+	// FAILED_PRECONDITION and reason MULTIPLE_DISRUPTION_BUDGETS.
+	Evict(ctx context.Context, in *EvictRequest, opts ...grpc.CallOption) (*EvictResponse, error)
 	// Transact makes several writes in one etcd transaction: all of them happen, at one revision, or none does.
 	Transact(ctx context.Context, in *TransactRequest, opts ...grpc.CallOption) (*TransactResponse, error)
 }
@@ -186,6 +192,16 @@ func (c *resourceServiceClient) DeleteCollection(ctx context.Context, in *Delete
 	return out, nil
 }
 
+func (c *resourceServiceClient) Evict(ctx context.Context, in *EvictRequest, opts ...grpc.CallOption) (*EvictResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EvictResponse)
+	err := c.cc.Invoke(ctx, ResourceService_Evict_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *resourceServiceClient) Transact(ctx context.Context, in *TransactRequest, opts ...grpc.CallOption) (*TransactResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TransactResponse)
@@ -229,6 +245,11 @@ type ResourceServiceServer interface {
 	Delete(context.Context, *DeleteRequest) (*DeleteResponse, error)
 	// DeleteCollection deletes every object a List with the same selectors would return.
 	DeleteCollection(context.Context, *DeleteCollectionRequest) (*DeleteCollectionResponse, error)
+	// Evict deletes a pod if its disruption budget allows one more disruption, and takes that from the budget in the same
+	// etcd transaction. Pods that have ended, are pending or are being deleted need no budget. A budget that allows none
+	// refuses with RESOURCE_EXHAUSTED and reason DISRUPTION_BUDGET: try again later. More than one budget refuses with
+	// FAILED_PRECONDITION and reason MULTIPLE_DISRUPTION_BUDGETS.
+	Evict(context.Context, *EvictRequest) (*EvictResponse, error)
 	// Transact makes several writes in one etcd transaction: all of them happen, at one revision, or none does.
 	Transact(context.Context, *TransactRequest) (*TransactResponse, error)
 	mustEmbedUnimplementedResourceServiceServer()
@@ -270,6 +291,9 @@ func (UnimplementedResourceServiceServer) Delete(context.Context, *DeleteRequest
 }
 func (UnimplementedResourceServiceServer) DeleteCollection(context.Context, *DeleteCollectionRequest) (*DeleteCollectionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteCollection not implemented")
+}
+func (UnimplementedResourceServiceServer) Evict(context.Context, *EvictRequest) (*EvictResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Evict not implemented")
 }
 func (UnimplementedResourceServiceServer) Transact(context.Context, *TransactRequest) (*TransactResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Transact not implemented")
@@ -468,6 +492,24 @@ func _ResourceService_DeleteCollection_Handler(srv interface{}, ctx context.Cont
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ResourceService_Evict_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EvictRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ResourceServiceServer).Evict(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ResourceService_Evict_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ResourceServiceServer).Evict(ctx, req.(*EvictRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ResourceService_Transact_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TransactRequest)
 	if err := dec(in); err != nil {
@@ -528,6 +570,10 @@ var ResourceService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteCollection",
 			Handler:    _ResourceService_DeleteCollection_Handler,
+		},
+		{
+			MethodName: "Evict",
+			Handler:    _ResourceService_Evict_Handler,
 		},
 		{
 			MethodName: "Transact",
