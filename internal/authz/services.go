@@ -87,7 +87,9 @@ var services = map[string][]rule{
 		{[]string{"nodes"}, []Action{Watch}, ""},
 		{[]string{"jobs.batch"}, []Action{Get, Watch, UpdateStatus, Create, Delete}, ""},
 		{[]string{"cronjobs.batch"}, []Action{Watch, UpdateStatus}, ""},
-		{[]string{"pods"}, []Action{List, Watch, Create, Patch, Delete}, ""},
+		{[]string{"poddisruptionbudgets.policy"}, []Action{Watch, UpdateStatus}, ""},
+		{[]string{"*"}, []Action{GetScale}, ""},
+		{[]string{"pods"}, []Action{Get, List, Watch, Create, Patch, Delete, UpdateStatus}, ""},
 	},
 	"nodes": {
 		{[]string{"nodes"}, []Action{Watch, Update, UpdateStatus, "get/reachability"}, ""},

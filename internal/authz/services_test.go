@@ -185,7 +185,7 @@ func TestRightsOfServices(t *testing.T) {
 		},
 		"workloads": {
 			{Verb: Update, Resource: "nodes", Name: "n"}, {Verb: Watch, Resource: "namespaces"}, {Verb: Update, Resource: "deployments.apps", Namespace: "a", Name: "d"},
-			{Verb: UpdateStatus, Resource: "pods", Namespace: "a", Name: "p"}, {Verb: Update, Resource: "pods", Namespace: "a", Name: "p"}, {Verb: Delete, Resource: "deployments.apps", Namespace: "a", Name: "d"},
+			{Verb: Evict, Resource: "pods", Namespace: "a", Name: "p"}, {Verb: Update, Resource: "pods", Namespace: "a", Name: "p"}, {Verb: Delete, Resource: "deployments.apps", Namespace: "a", Name: "d"},
 		},
 		"nodes": {
 			{Verb: Patch, Resource: "nodes", Name: "n"}, {Verb: Delete, Resource: "nodes", Name: "n"}, {Verb: Patch, Resource: "pods", Namespace: "a", Name: "p"},

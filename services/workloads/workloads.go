@@ -16,6 +16,7 @@ import (
 	"github.com/xebec-project/xebec/services/workloads/cronjob"
 	"github.com/xebec-project/xebec/services/workloads/daemonset"
 	"github.com/xebec-project/xebec/services/workloads/deployment"
+	"github.com/xebec-project/xebec/services/workloads/disruption"
 	"github.com/xebec-project/xebec/services/workloads/job"
 	"github.com/xebec-project/xebec/services/workloads/podcontrol"
 	"github.com/xebec-project/xebec/services/workloads/replicaset"
@@ -64,7 +65,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 func (s *Service) setup(t *controller.Term) error {
 	sets := controller.Informer(t, client.InformerOptions[*appsv1.ReplicaSet]{Indexers: controller.ByController[*appsv1.ReplicaSet]()})
 	pods := controller.Informer(t, client.InformerOptions[*corev1.Pod]{
-		Indexers: controller.ByController[*corev1.Pod](), Transform: podcontrol.Slim,
+		Indexers: disruption.Indexed(controller.ByController[*corev1.Pod]()), Transform: podcontrol.Slim,
 	})
 	revisions := controller.Informer(t, client.InformerOptions[*appsv1.ControllerRevision]{
 		Indexers: controller.ByController[*appsv1.ControllerRevision](),
@@ -78,6 +79,7 @@ func (s *Service) setup(t *controller.Term) error {
 	ttlafterfinished.Add(t, ttlafterfinished.Config{Workers: s.cfg.Workers, Jobs: jobs})
 	deployment.Add(t, deployment.Config{Workers: s.cfg.Workers, Events: s.Events(), ReplicaSets: sets, Pods: pods})
 	statefulset.Add(t, statefulset.Config{Workers: s.cfg.Workers, Events: s.Events(), Pods: pods, Revisions: revisions})
+	disruption.Add(t, disruption.Config{Workers: s.cfg.Workers, Events: s.Events(), Pods: pods, ReplicaSets: sets})
 	daemonset.Add(t, daemonset.Config{Workers: s.cfg.Workers, Events: s.Events(), Pods: pods, Revisions: revisions})
 	return nil
 }
