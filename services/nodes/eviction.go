@@ -72,7 +72,10 @@ func (e *eviction) reconcile(ctx context.Context, key controller.Key) (controlle
 			// run.
 			opts = append(opts, client.GracePeriod(1))
 		}
-		_, err := client.Delete[*corev1.Pod](ctx, writer, m.GetNamespace(), m.GetName(), opts...)
+		err := disrupt(ctx, writer, p, core.DeletionByTaintManager, "Taint manager: deleting due to NoExecute taint", false)
+		if err == nil {
+			_, err = client.Delete[*corev1.Pod](ctx, writer, m.GetNamespace(), m.GetName(), opts...)
+		}
 		switch {
 		case apierr.IsConditionFailed(err):
 			return controller.Result{RequeueAfter: time.Second}, nil // the informer's news come first

@@ -8,6 +8,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/controller"
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -40,7 +41,10 @@ func (o *orphans) reconcile(ctx context.Context, key controller.Key) (controller
 	writer := o.client.WithConditions(client.Absent(o.nodes.Kind(), "", key.Name))
 	for _, p := range pods {
 		m := p.GetMetadata()
-		_, err := client.Delete[*corev1.Pod](ctx, writer, m.GetNamespace(), m.GetName(), client.IfUID(m.GetUid()), client.GracePeriod(0))
+		err := disrupt(ctx, writer, p, core.DeletionByPodGC, "PodGC: node no longer exists", true)
+		if err == nil {
+			_, err = client.Delete[*corev1.Pod](ctx, writer, m.GetNamespace(), m.GetName(), client.IfUID(m.GetUid()), client.GracePeriod(0))
+		}
 		if apierr.IsConditionFailed(err) {
 			return controller.Result{RequeueAfter: time.Second}, nil // the node exists after all
 		}

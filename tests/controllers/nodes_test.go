@@ -147,6 +147,9 @@ func TestSilentNode(t *testing.T) {
 	expectEvent(t, c, "default", "plain", "Warning NodeNotReady: Node is not ready")
 	eventually(t, "plain is evicted", func() bool { return leaving(t, c, "plain") })
 	expectEvent(t, c, "default", "plain", "Normal TaintManagerEviction: Marking for deletion Pod default/plain")
+	if target := core.PodCondition(get[*corev1.Pod](t, c, "default", "plain"), core.PodDisruptionTarget); target.GetReason() != core.DeletionByTaintManager {
+		t.Errorf("plain has the condition %v", target)
+	}
 	eventually(t, "long is evicted", func() bool { return leaving(t, c, "long") })
 	if d := time.Since(begun); d < 3*time.Second {
 		t.Errorf("long was evicted after %v, it tolerates for 3 s", d)
