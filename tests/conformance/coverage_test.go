@@ -89,6 +89,7 @@ var patchStrategies = map[metav1.PatchStrategy]string{
 	metav1.PatchStrategy_PATCH_STRATEGY_MERGE:             "merge",
 	metav1.PatchStrategy_PATCH_STRATEGY_RETAIN_KEYS:       "retainKeys",
 	metav1.PatchStrategy_PATCH_STRATEGY_MERGE_RETAIN_KEYS: "merge,retainKeys",
+	metav1.PatchStrategy_PATCH_STRATEGY_REPLACE:           "replace",
 }
 
 // field compares one field by its protobuf tag, such as "bytes,3,opt,name=replicas", and its JSON
@@ -112,8 +113,7 @@ func (c *coverage) field(theirs reflect.StructField, tag string, message protore
 	} else if !inline && name != ours.JSONName() {
 		return 0, fmt.Errorf("the JSON name is %s, Kubernetes has %s", ours.JSONName(), name)
 	}
-	// That Kubernetes replaces a selector as a whole is in docs/fields.md.
-	if want, got := theirs.Tag.Get("patchStrategy"), patchStrategies[rules.GetPatchStrategy()]; got != want && want != "replace" {
+	if want, got := theirs.Tag.Get("patchStrategy"), patchStrategies[rules.GetPatchStrategy()]; got != want {
 		return 0, fmt.Errorf("the patch strategy is %q, Kubernetes has %q", got, want)
 	}
 	if want, got := theirs.Tag.Get("patchMergeKey"), rules.GetPatchMergeKey(); got != want {

@@ -25,7 +25,7 @@ const (
 // ParseStrategic reads a strategic merge patch for objects of a message type, which must be a JSON
 // object. Lists are merged as the options of their fields say (xebec.meta.v1.FieldRules): element
 // by element if they have a patch_merge_key, by value if they have only a patch_strategy that
-// merges; others are replaced.
+// merges; others are replaced, as are messages and maps whose patch_strategy says so.
 func ParseStrategic(text []byte, message protoreflect.MessageDescriptor) (Patch, error) {
 	if err := checkDepth(text, MaxDepth); err != nil {
 		return nil, err
@@ -108,7 +108,7 @@ func mergeMember(object, patch map[string]any, name string, message protoreflect
 	switch v := value.(type) {
 	case map[string]any:
 		before, _ := object[name].(map[string]any)
-		if before == nil {
+		if before == nil || isReplaced(field) {
 			before = map[string]any{}
 		}
 		merged, err := mergeObject(before, v, messageOf(field))
@@ -360,6 +360,11 @@ func listStrategy(field protoreflect.FieldDescriptor) strategy {
 		return strategy{merges: true, key: rules.GetPatchMergeKey()}
 	}
 	return strategy{}
+}
+
+// isReplaced reports whether a patch replaces a message or a map as a whole.
+func isReplaced(field protoreflect.FieldDescriptor) bool {
+	return field != nil && schema.RulesOf(field).GetPatchStrategy() == metav1.PatchStrategy_PATCH_STRATEGY_REPLACE
 }
 
 // fieldOf finds a field by its name in JSON; nil for free maps and what no message declares.

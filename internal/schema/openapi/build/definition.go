@@ -208,6 +208,8 @@ func (b *builder) property(f protoreflect.FieldDescriptor, rules *metav1.FieldRu
 		p.PatchStrategy = "retainKeys"
 	case metav1.PatchStrategy_PATCH_STRATEGY_MERGE_RETAIN_KEYS:
 		p.PatchStrategy = "merge,retainKeys"
+	case metav1.PatchStrategy_PATCH_STRATEGY_REPLACE:
+		p.PatchStrategy = "replace"
 	}
 	p.PatchMergeKey = rules.GetPatchMergeKey()
 	// Version 2 has no defaults, as in Kubernetes: older clients cannot read those of objects.

@@ -148,6 +148,8 @@ const (
 	PatchStrategy_PATCH_STRATEGY_RETAIN_KEYS PatchStrategy = 2
 	// PATCH_STRATEGY_MERGE_RETAIN_KEYS is both.
 	PatchStrategy_PATCH_STRATEGY_MERGE_RETAIN_KEYS PatchStrategy = 3
+	// PATCH_STRATEGY_REPLACE replaces a message or a map.
+	PatchStrategy_PATCH_STRATEGY_REPLACE PatchStrategy = 4
 )
 
 // Enum value maps for PatchStrategy.
@@ -157,12 +159,14 @@ var (
 		1: "PATCH_STRATEGY_MERGE",
 		2: "PATCH_STRATEGY_RETAIN_KEYS",
 		3: "PATCH_STRATEGY_MERGE_RETAIN_KEYS",
+		4: "PATCH_STRATEGY_REPLACE",
 	}
 	PatchStrategy_value = map[string]int32{
 		"PATCH_STRATEGY_UNSPECIFIED":       0,
 		"PATCH_STRATEGY_MERGE":             1,
 		"PATCH_STRATEGY_RETAIN_KEYS":       2,
 		"PATCH_STRATEGY_MERGE_RETAIN_KEYS": 3,
+		"PATCH_STRATEGY_REPLACE":           4,
 	}
 )
 
@@ -782,12 +786,13 @@ const file_xebec_meta_v1_options_proto_rawDesc = "" +
 	"\x12JSON_FORM_QUANTITY\x10\x01\x12\x1b\n" +
 	"\x17JSON_FORM_INT_OR_STRING\x10\x02\x12\x11\n" +
 	"\rJSON_FORM_RAW\x10\x03\x12\x12\n" +
-	"\x0eJSON_FORM_LIST\x10\x04*\x8f\x01\n" +
+	"\x0eJSON_FORM_LIST\x10\x04*\xab\x01\n" +
 	"\rPatchStrategy\x12\x1e\n" +
 	"\x1aPATCH_STRATEGY_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PATCH_STRATEGY_MERGE\x10\x01\x12\x1e\n" +
 	"\x1aPATCH_STRATEGY_RETAIN_KEYS\x10\x02\x12$\n" +
-	" PATCH_STRATEGY_MERGE_RETAIN_KEYS\x10\x03*\xd1\x03\n" +
+	" PATCH_STRATEGY_MERGE_RETAIN_KEYS\x10\x03\x12\x1a\n" +
+	"\x16PATCH_STRATEGY_REPLACE\x10\x04*\xd1\x03\n" +
 	"\x06Format\x12\x16\n" +
 	"\x12FORMAT_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10FORMAT_DNS_LABEL\x10\x01\x12\x18\n" +

@@ -273,10 +273,10 @@ const file_xebec_policy_v1_poddisruptionbudget_proto_rawDesc = "" +
 	"\x13PodDisruptionBudget\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12F\n" +
 	"\x04spec\x18\x02 \x01(\v2(.xebec.policy.v1.PodDisruptionBudgetSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\x12B\n" +
-	"\x06status\x18\x03 \x01(\v2*.xebec.policy.v1.PodDisruptionBudgetStatusR\x06status\"\xf9\x02\n" +
+	"\x06status\x18\x03 \x01(\v2*.xebec.policy.v1.PodDisruptionBudgetStatusR\x06status\"\x82\x03\n" +
 	"\x17PodDisruptionBudgetSpec\x12H\n" +
-	"\rmin_available\x18\x01 \x01(\v2\x1a.xebec.meta.v1.IntOrStringB\a\xc2\xda\x18\x03\x80\x01\x12R\fminAvailable\x128\n" +
-	"\bselector\x18\x02 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorR\bselector\x12L\n" +
+	"\rmin_available\x18\x01 \x01(\v2\x1a.xebec.meta.v1.IntOrStringB\a\xc2\xda\x18\x03\x80\x01\x12R\fminAvailable\x12A\n" +
+	"\bselector\x18\x02 \x01(\v2\x1c.xebec.meta.v1.LabelSelectorB\a\xc2\xda\x18\x03\xb8\x01\x04R\bselector\x12L\n" +
 	"\x0fmax_unavailable\x18\x03 \x01(\v2\x1a.xebec.meta.v1.IntOrStringB\a\xc2\xda\x18\x03\x80\x01\x12R\x0emaxUnavailable\x12j\n" +
 	"\x1dunhealthy_pod_eviction_policy\x18\x04 \x01(\tB\"\xc2\xda\x18\x1ez\vAlwaysAllowz\x0fIfHealthyBudgetH\x00R\x1aunhealthyPodEvictionPolicy\x88\x01\x01B \n" +
 	"\x1e_unhealthy_pod_eviction_policy\"\xaa\x04\n" +
