@@ -38,6 +38,7 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
+	policyv1 "github.com/xebec-project/xebec/proto/xebec/policy/v1"
 )
 
 // backend stands for the services behind the gateway: it holds a few objects and echoes what it
@@ -822,6 +823,7 @@ func TestObject(t *testing.T) {
 		{nodev1.NodeService_ListImages_FullMethodName, &nodev1.ListImagesRequest{Target: &nodev1.Target{Node: "n"}}, "Node n"},
 		{nodev1.NodeService_Exec_FullMethodName, &nodev1.ExecRequest{Request: &nodev1.ExecRequest_Start{Start: &nodev1.ExecStart{Target: &nodev1.Target{Namespace: "a", Pod: "b"}}}}, "Pod a/b"},
 		{nodev1.NodeService_Attach_FullMethodName, &nodev1.AttachRequest{Request: &nodev1.AttachRequest_Start{Start: &nodev1.AttachStart{Target: &nodev1.Target{Namespace: "a", Pod: "b"}}}}, "Pod a/b"},
+		{apiv1.ResourceService_Evict_FullMethodName, &apiv1.EvictRequest{Eviction: &policyv1.Eviction{Metadata: &metav1.ObjectMeta{Namespace: "default", Name: "web"}}}, "Pod default/web"},
 		{controlv1.ControllerService_Resync_FullMethodName, &controlv1.ResyncRequest{Service: "workloads"}, "workloads"},
 	} {
 		if got := object(tt.method, rpc.NewFrame(encode(t, tt.req))); got != tt.want {

@@ -29,6 +29,7 @@ import (
 	batchv1 "github.com/xebec-project/xebec/proto/xebec/batch/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
+	policyv1 "github.com/xebec-project/xebec/proto/xebec/policy/v1"
 )
 
 // Command returns the command describe.
@@ -121,6 +122,7 @@ var describers = map[protoreflect.FullName]describer{
 	messageOf[*appsv1.Deployment]():            reading(describeDeployment),
 	messageOf[*appsv1.ReplicaSet]():            of((*report).replicaSet),
 	messageOf[*networkingv1.NetworkPolicy]():   of((*report).networkPolicy),
+	messageOf[*policyv1.PodDisruptionBudget](): of((*report).podDisruptionBudget),
 	messageOf[*batchv1.CronJob]():              of((*report).cronJob),
 	messageOf[*batchv1.Job]():                  of((*report).job),
 }

@@ -101,6 +101,13 @@ func drainNode(ctx context.Context, s *session.Session, cl *client.Client, node 
 		deadline = time.Now().Add(o.timeout)
 	}
 	e := &evictions{session: s, client: cl, remove: o.remover(cl), pause: retryEviction, waits: map[*corev1.Pod]string{}}
+	doing, done := "evicting", "evicted"
+	if o.disableEviction {
+		doing, done = "deleting", "deleted"
+	}
+	for _, p := range evicted {
+		s.Notef("%s pod %s", doing, client.KeyOf(p))
+	}
 	if err := e.all(ctx, evicted, deadline); err != nil {
 		return err
 	}
@@ -115,7 +122,7 @@ func drainNode(ctx context.Context, s *session.Session, cl *client.Client, node 
 		}
 	}
 	for _, p := range evicted {
-		write.Done(s, o.Dry(), resolve.Of(p), "evicted")
+		write.Done(s, o.Dry(), resolve.Of(p), done)
 	}
 	write.Done(s, o.Dry(), node, "drained")
 	return nil

@@ -36,9 +36,6 @@ type evictions struct {
 // all evicts pods, and tries again those whose disruption budgets refuse. The deadline ends that,
 // unless it is zero.
 func (e *evictions) all(ctx context.Context, pods []*corev1.Pod, deadline time.Time) error {
-	for _, p := range pods {
-		e.session.Notef("evicting pod %s", client.KeyOf(p))
-	}
 	for {
 		refused, err := e.once(ctx, pods)
 		if err != nil || len(refused) == 0 {

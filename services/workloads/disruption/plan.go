@@ -114,7 +114,7 @@ func planFor(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod, c counts, now 
 			continue
 		}
 		name := pod.GetMetadata().GetName()
-		if at, evicted := before.GetDisruptedPods()[name]; evicted {
+		if at, evicted := before.GetDisruptedPods()[name]; evicted && !createdAfter(pod, at.AsTime()) {
 			left := at.AsTime().Add(deletionTimeout).Sub(now)
 			if left > 0 {
 				if p.status.DisruptedPods == nil {
@@ -138,6 +138,12 @@ func planFor(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod, c counts, now 
 	}
 	policy.SetDisruptionAllowed(p.status, now)
 	return p
+}
+
+// createdAfter reports whether a pod is a later one of the name of a pod that was evicted. Both
+// times are of whole seconds: a pod of the same second may be the evicted one.
+func createdAfter(p *corev1.Pod, eviction time.Time) bool {
+	return p.GetMetadata().GetCreationTimestamp().AsTime().After(eviction)
 }
 
 // failed is the status of a budget whose demands are not known: it allows no eviction.

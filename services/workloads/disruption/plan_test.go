@@ -28,6 +28,8 @@ func newPod(text string) *corev1.Pod {
 		switch word {
 		case "ready":
 			p.Status.Conditions = append(p.Status.Conditions, &corev1.PodCondition{Type: "Ready", Status: "True"})
+		case "new":
+			p.Metadata.CreationTimestamp = timestamppb.New(noon)
 		case "deleted":
 			p.Metadata.DeletionTimestamp = timestamppb.New(noon)
 		}
@@ -101,6 +103,8 @@ func TestPlanFor(t *testing.T) {
 		{"none expected", newPods("a - ready"), nil, counts{0, 0, false}, 1, 0, "InsufficientPods", false, 0, 0},
 		{"evicted lately", newPods("a - ready", "b - ready"), evicted(time.Minute), counts{2, 1, false}, 1, 0, "InsufficientPods", true, time.Minute, 0},
 		{"evicted and being deleted", newPods("a - ready deleted", "b - ready"), evicted(time.Minute), counts{2, 0, false}, 1, 1, "SufficientPods", false, 0, 0},
+		{"evicted, and another of the name was created", newPods("a - ready new", "b - ready"), evicted(time.Second), counts{2, 1, false}, 2, 1, "SufficientPods", false, 0, 0},
+		{"evicted in the second in which it was created", newPods("a - ready new", "b - ready"), evicted(0), counts{2, 1, false}, 1, 0, "InsufficientPods", true, 2 * time.Minute, 0},
 		{"evicted and not deleted", newPods("a - ready", "b - ready"), evicted(2 * time.Minute), counts{2, 1, false}, 2, 1, "SufficientPods", false, 0, 1},
 	} {
 		b := &policyv1.PodDisruptionBudget{
