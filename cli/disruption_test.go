@@ -51,6 +51,8 @@ func TestDrainSaysWhatItWaitsFor(t *testing.T) {
 	c.run(t, "drain", "node-1", "--force", "--delete-emptydir-data", "--timeout=100ms").want(t, exit.Timeout, "node/node-1 cordoned\n",
 		"pod default/web-1 waits for disruption budget web, which allows 0 disruptions: 2 of 3 pods are healthy, and 2 must be",
 		"timed out waiting for eviction of 1 pods")
+	c.run(t, "drain", "node-1", "--force", "--delete-emptydir-data", "--dry-run").want(t, exit.Failed, "node/node-1 already cordoned (server dry run)\n",
+		"1 pods cannot be evicted now:\n  default/web-1 waits for disruption budget web")
 	removed := make(chan struct{})
 	go func() {
 		defer close(removed)

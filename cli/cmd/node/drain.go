@@ -108,18 +108,18 @@ func drainNode(ctx context.Context, s *session.Session, cl *client.Client, node 
 	for _, p := range evicted {
 		s.Notef("%s pod %s", doing, client.KeyOf(p))
 	}
-	if err := e.all(ctx, evicted, deadline); err != nil {
-		return err
-	}
-	if !o.Dry() {
+	if o.Dry() {
+		err = e.try(ctx, evicted)
+	} else if err = e.all(ctx, evicted, deadline); err == nil {
 		left := o.timeout
 		if o.timeout > 0 {
 			// What is left of the time is not 0, which would be no limit.
 			left = max(time.Until(deadline), time.Second)
 		}
-		if err := watch.AwaitGone(ctx, s, cl, e.gone, left); err != nil {
-			return err
-		}
+		err = watch.AwaitGone(ctx, s, cl, e.gone, left)
+	}
+	if err != nil {
+		return err
 	}
 	for _, p := range evicted {
 		write.Done(s, o.Dry(), resolve.Of(p), done)

@@ -57,6 +57,16 @@ func (e *evictions) all(ctx context.Context, pods []*corev1.Pod, deadline time.T
 	}
 }
 
+// try evicts pods in a dry run, in which nothing is waited for: it returns an error when budgets
+// refuse.
+func (e *evictions) try(ctx context.Context, pods []*corev1.Pod) error {
+	refused, err := e.once(ctx, pods)
+	if err == nil && len(refused) > 0 {
+		err = fmt.Errorf("%d pods cannot be evicted now:\n  %s", len(refused), strings.Join(e.waiting(refused), "\n  "))
+	}
+	return err
+}
+
 // once tries to evict each of the pods and returns those that were refused.
 func (e *evictions) once(ctx context.Context, pods []*corev1.Pod) (refused []*corev1.Pod, err error) {
 	for _, p := range pods {
