@@ -222,9 +222,8 @@ func TestEvictionsDoNotOverspend(t *testing.T) {
 	}
 }
 
-// TestEvictHoldsTheBudgetOfUnreadyPods has the decision on a pod that is not ready rest on the
-// budget as it was read: a change of the budget in between makes the eviction be planned again.
-func TestEvictHoldsTheBudgetOfUnreadyPods(t *testing.T) {
+// TestEvictUnreadyPods evicts pods that are not ready as long as the budget has enough that are.
+func TestEvictUnreadyPods(t *testing.T) {
 	conn := start(t, etcdtest.New(t, 1))
 	c, ctx := admin(conn), t.Context()
 	waitNamespace(t, c)
