@@ -29,6 +29,24 @@ func webBudget() *policyv1.PodDisruptionBudget {
 	}
 }
 
+func TestCreatePodDisruptionBudget(t *testing.T) {
+	c := startCluster(t)
+	c.run(t, "create", "pdb", "web", "--selector=app=web,tier!=test,canary", "--min-available=50%").want(t, exit.OK, "poddisruptionbudget.policy/web created\n")
+	c.run(t, "get", "pdb", "web", "-o", "jsonpath={.spec}").want(t, exit.OK,
+		`{"minAvailable":"50%","selector":{"matchExpressions":[{"key":"canary","operator":"Exists"},`+
+			`{"key":"tier","operator":"NotIn","values":["test"]}],"matchLabels":{"app":"web"}}}`)
+	c.run(t, "create", "pdb", "api", "--selector=app=api", "--max-unavailable=1").want(t, exit.OK, "poddisruptionbudget.policy/api created\n")
+	c.run(t, "get", "pdb", "api", "-o", "jsonpath={.spec}").want(t, exit.OK, `{"maxUnavailable":1,"selector":{"matchLabels":{"app":"api"}}}`)
+	for want, args := range map[string][]string{
+		"--selector is required": {"--min-available=1"},
+		"exactly one of --min-available and --max-unavailable is required": {"--selector=a=b"},
+		"invalid --selector value":           {"--selector=a in b", "--min-available=1"},
+		"want =, !=, in, notin, KEY or !KEY": {"--selector=a>1", "--min-available=1"},
+	} {
+		c.run(t, append([]string{"create", "pdb", "x"}, args...)...).want(t, exit.Usage, "", want)
+	}
+}
+
 func TestDescribePodDisruptionBudget(t *testing.T) {
 	c := startCluster(t)
 	clienttest.Seed(c.Server, webBudget())

@@ -262,6 +262,8 @@ func commandLines(t *testing.T) map[string][][]string {
 		"config delete-context":  nil,
 		"explain":                nil,
 		"api-resources":          nil,
+
+		"create poddisruptionbudget": {{"a", "--selector=a=b", "--min-available=1"}},
 	}
 	for _, k := range kinds.All() {
 		lines["get"] = append(lines["get"], []string{k.Plural, "-A", "-o", "wide", "--show-labels", "-L", "a"})

@@ -32,7 +32,8 @@ func Command(s *session.Session) *cobra.Command {
 	var m write.ManifestOptions
 	o := &write.Options{}
 	cmd := command.Family("create", "Create objects from manifests or flags", namespaceCommand(s), configMapCommand(s),
-		secretCommand(s), deploymentCommand(s), jobCommand(s), cronJobCommand(s), tokenCommand(s))
+		secretCommand(s), deploymentCommand(s), jobCommand(s), cronJobCommand(s), podDisruptionBudgetCommand(s),
+		tokenCommand(s))
 	cmd.Use = "create -f FILE | create KIND NAME"
 	cmd.Example = "  xebec create -f pod.yaml\n" +
 		"  xebec create deployment web --image=echo:1 --replicas=3"
