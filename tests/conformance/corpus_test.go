@@ -51,6 +51,7 @@ type finding struct {
 // meant are the files of which objects are refused on purpose, and why. Any other refusal is an
 // error, and so is one of these that no longer happens.
 var meant = map[string]string{
+	"kubernetes-website/application/job/job-tmpl.yaml":                               "a template that sed fills in: its name has a $",
 	"kubernetes-website/pods/pod-projected-svc-token.yaml":                           "it names a service account that is not there",
 	"kubernetes-website/pods/security/seccomp/profiles/audit.json":                   "no object: a file for nodes",
 	"kubernetes-website/pods/security/seccomp/profiles/fine-grained.json":            "no object: a file for nodes",
