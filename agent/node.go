@@ -182,7 +182,7 @@ func (r *registrar) formerRanges() map[string]string {
 func (r *registrar) labels() map[string]string {
 	out, _ := r.cfg.labels()
 	maps.Copy(out, map[string]string{
-		"kubernetes.io/hostname": r.cfg.Node, "kubernetes.io/arch": goruntime.GOARCH, "kubernetes.io/os": goruntime.GOOS,
+		core.LabelHostname: r.cfg.Node, core.LabelArch: goruntime.GOARCH, core.LabelOS: goruntime.GOOS,
 	})
 	return out
 }

@@ -32,9 +32,6 @@ import (
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-// zoneLabel says in which zone a node is, as in Kubernetes.
-const zoneLabel = "topology.kubernetes.io/zone"
-
 // watches are the informers of what a node needs to know.
 type watches struct {
 	node     string
@@ -119,7 +116,7 @@ func newWatches(conn grpc.ClientConnInterface, c *client.Client, node, stateDir 
 func (w *watches) all(yield func(scheme.Object) bool) {
 	for _, n := range w.nodes.List() {
 		route := &corev1.Node{
-			Metadata: &metav1.ObjectMeta{Name: n.GetMetadata().GetName(), Labels: map[string]string{zoneLabel: zoneOf(n)}},
+			Metadata: &metav1.ObjectMeta{Name: n.GetMetadata().GetName(), Labels: map[string]string{core.LabelZone: zoneOf(n)}},
 			Spec:     &corev1.NodeSpec{PodCidr: n.GetSpec().GetPodCidr(), PodCidrs: n.GetSpec().GetPodCidrs()},
 			Status:   &corev1.NodeStatus{Addresses: n.GetStatus().GetAddresses()},
 		}
@@ -214,7 +211,7 @@ func sameAnnouncer(a, b *corev1.Node) bool {
 		core.NodeCondition(a, core.NodeReady).GetStatus() == core.NodeCondition(b, core.NodeReady).GetStatus()
 }
 
-func zoneOf(n *corev1.Node) string { return n.GetMetadata().GetLabels()[zoneLabel] }
+func zoneOf(n *corev1.Node) string { return n.GetMetadata().GetLabels()[core.LabelZone] }
 
 // routes returns the routes to the pods of all nodes but this one.
 func (w *watches) routes(nodes iter.Seq[*corev1.Node]) []podnet.NodeRoute {

@@ -22,7 +22,7 @@ import (
 func (n *node) metadata() *metav1.ObjectMeta {
 	return &metav1.ObjectMeta{
 		Name:   n.name,
-		Labels: map[string]string{"kubernetes.io/hostname": n.name, "kubernetes.io/os": "linux", core.LabelHollow: "true"},
+		Labels: map[string]string{core.LabelHostname: n.name, core.LabelOS: "linux", core.LabelHollow: "true"},
 	}
 }
 

@@ -15,12 +15,6 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// Labels of nodes that name their failure domain.
-const (
-	labelRegion = "topology.kubernetes.io/region"
-	labelZone   = "topology.kubernetes.io/zone"
-)
-
 // ZoneConfig limits how fast the pods of a zone's nodes are evicted. Names and defaults are those
 // of Kubernetes' controller manager.
 type ZoneConfig struct {
@@ -96,7 +90,7 @@ func newZones(cfg ZoneConfig, log *zap.Logger) *zones {
 // zoneOf names the zone of a node: "region/zone", with empty parts where the node has no label.
 func zoneOf(n *corev1.Node) string {
 	labels := n.GetMetadata().GetLabels()
-	return labels[labelRegion] + "/" + labels[labelZone]
+	return labels[core.LabelRegion] + "/" + labels[core.LabelZone]
 }
 
 func isReady(n *corev1.Node) bool {

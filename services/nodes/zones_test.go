@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap/zaptest"
 
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -16,7 +17,7 @@ import (
 // zoned returns a node of a zone.
 func zoned(zone string, n int, ready string) *corev1.Node {
 	return &corev1.Node{
-		Metadata: &metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", zone, n), Labels: map[string]string{labelZone: zone}},
+		Metadata: &metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", zone, n), Labels: map[string]string{core.LabelZone: zone}},
 		Status:   &corev1.NodeStatus{Conditions: []*corev1.NodeCondition{{Type: "Ready", Status: ready}}},
 	}
 }

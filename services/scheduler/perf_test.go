@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
-	"github.com/xebec-project/xebec/services/scheduler/framework"
 	"github.com/xebec-project/xebec/services/scheduler/queue"
 )
 
@@ -64,7 +64,7 @@ func spreading(color, whenUnsatisfiable string, skew int32) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
 		p.Metadata.Labels = map[string]string{"color": color}
 		p.Spec.TopologySpreadConstraints = []*corev1.TopologySpreadConstraint{{
-			MaxSkew: skew, TopologyKey: framework.ZoneLabel, WhenUnsatisfiable: whenUnsatisfiable,
+			MaxSkew: skew, TopologyKey: core.LabelZone, WhenUnsatisfiable: whenUnsatisfiable,
 			LabelSelector: &metav1.LabelSelector{MatchLabels: p.Metadata.Labels},
 		}}
 	}
@@ -87,14 +87,14 @@ func affine(topologyKey string) func(*corev1.Pod) {
 func antiAffine(namespace string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
 		p.Metadata.Namespace, p.Metadata.Labels = namespace, map[string]string{"color": "green"}
-		apartFrom(colored("green", framework.HostnameLabel))(p)
+		apartFrom(colored("green", core.LabelHostname))(p)
 	}
 }
 
 func inZone1(p *corev1.Pod) {
 	p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{
 		NodeSelectorTerms: []*corev1.NodeSelectorTerm{{MatchExpressions: []*corev1.NodeSelectorRequirement{{
-			Key: framework.ZoneLabel, Operator: "In", Values: []string{"zone1", "zone2"},
+			Key: core.LabelZone, Operator: "In", Values: []string{"zone1", "zone2"},
 		}}}},
 	}}}
 }
@@ -142,8 +142,8 @@ func perfLoop(b *testing.B, w workload) *loop {
 	l := idleLoop(b)
 	for i := range perfNodes {
 		name := fmt.Sprint("node-", i)
-		n := newNode(name, "4", labelled(framework.HostnameLabel, name))
-		n.Metadata.Labels[framework.ZoneLabel] = fmt.Sprint("zone", i%3+1)
+		n := newNode(name, "4", labelled(core.LabelHostname, name))
+		n.Metadata.Labels[core.LabelZone] = fmt.Sprint("zone", i%3+1)
 		n.Status.Allocatable["memory"] = &metav1.Quantity{String_: "32Gi"}
 		l.nodeChanged(nil, n)
 	}

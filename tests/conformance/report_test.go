@@ -97,7 +97,8 @@ func list(all []finding, c class, extra func(finding) string) [][]string {
 		if extra != nil {
 			row = append(row, extra(f))
 		}
-		rows = append(rows, append(row, strings.Join(f.messages, "<br>")))
+		// A regular expression in a message is not a link.
+		rows = append(rows, append(row, strings.ReplaceAll(strings.Join(f.messages, "<br>"), "](", `]\(`)))
 	}
 	return rows
 }

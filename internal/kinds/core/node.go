@@ -56,6 +56,15 @@ const (
 	LabelNodeRole       = "kubernetes.io/role"
 )
 
+// Labels that say what a node is and which failure domain it is in.
+const (
+	LabelHostname = "kubernetes.io/hostname"
+	LabelArch     = "kubernetes.io/arch"
+	LabelOS       = "kubernetes.io/os"
+	LabelZone     = "topology.kubernetes.io/zone"
+	LabelRegion   = "topology.kubernetes.io/region"
+)
+
 // AnnotationPodCIDRs has, on a node that registers again, the pod ranges that it had before its
 // object was deleted, separated by commas: its pods have addresses in them. The nodes service
 // assigns those that are free.
@@ -65,9 +74,9 @@ const AnnotationPodCIDRs = "xebec.io/pod-cidrs"
 // may set any.
 var (
 	nodeOwnLabels = []string{
-		"kubernetes.io/hostname", "kubernetes.io/arch", "kubernetes.io/os", "beta.kubernetes.io/arch", "beta.kubernetes.io/os",
+		LabelHostname, LabelArch, LabelOS, "beta.kubernetes.io/arch", "beta.kubernetes.io/os",
 		"node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type",
-		"topology.kubernetes.io/zone", "topology.kubernetes.io/region",
+		LabelZone, LabelRegion,
 		"failure-domain.beta.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/region",
 	}
 	nodeOwnDomains = []string{"kubelet.kubernetes.io", "node.kubernetes.io"}

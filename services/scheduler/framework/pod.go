@@ -8,6 +8,7 @@ import (
 	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/kinds/scheduling"
+	"github.com/xebec-project/xebec/internal/nodeaffinity"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -37,9 +38,9 @@ type Pod struct {
 	// include one of "pods".
 	Requests []Request
 	// RequiredNodes are the nodes that it may run on.
-	RequiredNodes RequiredNodes
+	RequiredNodes nodeaffinity.Required
 	// PreferredNodes are the nodes that it prefers.
-	PreferredNodes []WeightedNodeTerm
+	PreferredNodes []nodeaffinity.Preferred
 	// Terms are the terms of its affinity to pods and of its anti-affinity, by TermKind.
 	Terms [termKinds][]PodTerm
 	// Spread is spec.topologySpreadConstraints.
@@ -87,7 +88,7 @@ func NewPod(p *corev1.Pod) (*Pod, error) {
 		Priority: spec.GetPriority(), Node: spec.GetNodeName(), Requests: requests,
 		NeverPreempts: spec.GetPreemptionPolicy() == scheduling.PreemptNever, Preempted: isPreempted(p),
 		NominatedNode: p.GetStatus().GetNominatedNodeName(),
-		RequiredNodes: requiredNodes(spec), PreferredNodes: preferredNodes(spec), Tolerations: spec.GetTolerations(),
+		RequiredNodes: nodeaffinity.RequiredOf(spec), PreferredNodes: nodeaffinity.PreferredOf(spec), Tolerations: spec.GetTolerations(),
 	}
 	if t := p.GetStatus().GetStartTime(); t != nil {
 		out.Started = t.AsTime()

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/xebec-project/xebec/internal/kinds/core"
 )
 
 // Tally counts pods by domain: by the value that their nodes have for a topology label. The
@@ -210,16 +212,10 @@ func (x *podIndex) tally(in *Snapshot, topologyKey string, live bool, selectors 
 // for kubernetes.io/hostname, "example.com/rack a" for others.
 func DomainName(key, value string) string {
 	switch key {
-	case HostnameLabel:
+	case core.LabelHostname:
 		key = "host"
-	case ZoneLabel:
+	case core.LabelZone:
 		key = "zone"
 	}
 	return key + " " + value
 }
-
-// The labels of the usual topologies.
-const (
-	HostnameLabel = "kubernetes.io/hostname"
-	ZoneLabel     = "topology.kubernetes.io/zone"
-)

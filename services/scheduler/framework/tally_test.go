@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/scheduler/cache"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
@@ -69,7 +70,7 @@ func (r *randomCluster) pod(name, node string) *framework.Pod {
 	terms := ""
 	if r.IntN(2) == 0 {
 		terms = `,"affinity":{"podAntiAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"topologyKey":"` +
-			r.one("zone", framework.HostnameLabel) + `","labelSelector":{"matchLabels":{"app":"` + r.one("a", "b") + `"}}` +
+			r.one("zone", core.LabelHostname) + `","labelSelector":{"matchLabels":{"app":"` + r.one("a", "b") + `"}}` +
 			r.one("", `,"namespaces":["red"]`, `,"namespaceSelector":{"matchLabels":{"team":"x"}}`) + `}]}}`
 	}
 	return frameworktest.PodOf(r.t, name, node, "rs", frameworktest.Container("")+terms, func(p *corev1.Pod) {
@@ -107,7 +108,7 @@ func TestTalliesEqualACount(t *testing.T) {
 			for _, term := range asking.Terms[framework.AntiAffinity] {
 				want := r.count(term.TopologyKey, func(p *framework.Pod) int { return asInt(term.Matches(s, p)) })
 				r.compare("pods "+term.String(), term.TopologyKey, s.Tally(term.TopologyKey, term.PodSelector), want)
-				if term.TopologyKey == framework.HostnameLabel {
+				if term.TopologyKey == core.LabelHostname {
 					want := r.count(term.TopologyKey, func(p *framework.Pod) int { return asInt(!p.Deleting && term.Matches(s, p)) })
 					r.compare("remaining pods "+term.String(), term.TopologyKey, s.TallyByNode(term.PodSelector), want)
 				}

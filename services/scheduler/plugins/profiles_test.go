@@ -3,6 +3,7 @@ package plugins_test
 import (
 	"testing"
 
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/services/scheduler/cache"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 	"github.com/xebec-project/xebec/services/scheduler/framework/frameworktest"
@@ -47,7 +48,7 @@ func TestProfiles(t *testing.T) {
 			[]string{`"affinity":{"nodeAffinity":{"preferredDuringSchedulingIgnoredDuringExecution":[{"weight":1,"preference":` +
 				`{"matchExpressions":[{"key":"kubernetes.io/hostname","operator":"In","values":["a"]}]}}]}}`}, "a", 5},
 		{"required defaults", plugins.Config{ScoringStrategy: most, Weights: map[string]int{"NodeResourcesFit": 100},
-			DefaultConstraints: &[]plugins.Constraint{{MaxSkew: 1, TopologyKey: framework.HostnameLabel, WhenUnsatisfiable: "DoNotSchedule"}}},
+			DefaultConstraints: &[]plugins.Constraint{{MaxSkew: 1, TopologyKey: core.LabelHostname, WhenUnsatisfiable: "DoNotSchedule"}}},
 			[]string{"cpu=1"}, "b", -1},
 		{"overhead counts", plugins.Config{}, []string{`"overhead":{"cpu":"2"}`, "cpu=500m"}, "b", -1},
 	} {

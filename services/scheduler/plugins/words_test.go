@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	policyv1 "github.com/xebec-project/xebec/proto/xebec/policy/v1"
@@ -158,7 +159,7 @@ func number(t *testing.T, text string) int32 {
 // topology returns a topology key: "host" is the usual one.
 func topology(name string) string {
 	if name == "host" {
-		return framework.HostnameLabel
+		return core.LabelHostname
 	}
 	return name
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/xebec-project/xebec/internal/kinds/apps"
 	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/nodeaffinity"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	"github.com/xebec-project/xebec/services/workloads/podcontrol"
@@ -64,7 +65,7 @@ func newPod(set *appsv1.DaemonSet, hash, node string) *corev1.Pod {
 	// The node has been found to meet the terms of the template, which this one replaces.
 	p.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution = &corev1.NodeSelector{
 		NodeSelectorTerms: []*corev1.NodeSelectorTerm{{
-			MatchFields: []*corev1.NodeSelectorRequirement{{Key: core.FieldNodeName, Operator: "In", Values: []string{node}}},
+			MatchFields: []*corev1.NodeSelectorRequirement{{Key: nodeaffinity.FieldName, Operator: "In", Values: []string{node}}},
 		}},
 	}
 	return p
@@ -78,7 +79,7 @@ func nodeOf(p *corev1.Pod) string {
 	required := p.GetSpec().GetAffinity().GetNodeAffinity().GetRequiredDuringSchedulingIgnoredDuringExecution()
 	for _, t := range required.GetNodeSelectorTerms() {
 		for _, f := range t.GetMatchFields() {
-			if f.GetKey() == core.FieldNodeName && f.GetOperator() == "In" && len(f.GetValues()) == 1 {
+			if f.GetKey() == nodeaffinity.FieldName && f.GetOperator() == "In" && len(f.GetValues()) == 1 {
 				return f.GetValues()[0]
 			}
 		}
@@ -89,19 +90,20 @@ func nodeOf(p *corev1.Pod) string {
 // placement says which nodes the pods of a set belong on.
 type placement struct {
 	nodeName    string
-	required    core.RequiredNodes
+	required    nodeaffinity.Required
 	tolerations []*corev1.Toleration
 }
 
 func placementOf(set *appsv1.DaemonSet) placement {
 	spec := set.GetSpec().GetTemplate().GetSpec()
-	return placement{spec.GetNodeName(), core.RequiredNodesOf(spec), tolerations(spec)}
+	return placement{spec.GetNodeName(), nodeaffinity.RequiredOf(spec), tolerations(spec)}
 }
 
 // on says whether a pod is to run on a node, and whether one that is there may stay. A taint
 // NoSchedule keeps new pods away.
 func (p placement) on(n *corev1.Node) (runs, stays bool) {
-	if p.nodeName != "" && p.nodeName != n.GetMetadata().GetName() || !p.required.Include(n) {
+	name, labels := n.GetMetadata().GetName(), n.GetMetadata().GetLabels()
+	if p.nodeName != "" && p.nodeName != name || !p.required.Matches(name, labels) {
 		return false, false
 	}
 	runs, stays = true, true

@@ -3,6 +3,7 @@
 package nodeaffinity
 
 import (
+	"github.com/xebec-project/xebec/internal/nodeaffinity"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
 
@@ -30,20 +31,22 @@ func (Plugin) PreFilter(_ *framework.Snapshot, p *framework.Pod) framework.NodeF
 }
 
 // filter holds what the pod requires.
-type filter struct{ *framework.RequiredNodes }
+type filter struct{ *nodeaffinity.Required }
 
 var reasons = []string{"node(s) didn't match Pod's node affinity/selector"}
 
 // Filter implements framework.NodeFilter.
 func (f filter) Filter(n *framework.Node) []string {
-	if f.Matches(n) {
+	if f.Matches(n.Name, n.Labels) {
 		return nil
 	}
 	return reasons
 }
 
 // Explain implements framework.NodeFilter.
-func (f filter) Explain(n *framework.Node) string { return "the pod wants " + f.Unmet(n) }
+func (f filter) Explain(n *framework.Node) string {
+	return "the pod wants " + f.Unmet(n.Name, n.Labels)
+}
 
 // NodeNames implements framework.NodeNamer. A pod of a DaemonSet names its node.
 func (f filter) NodeNames() (names []string, ok bool) { return f.Names() }
@@ -56,7 +59,7 @@ func (Plugin) PreScore(_ *framework.Snapshot, p *framework.Pod, feasible []*fram
 	return framework.Proportional(feasible, func(n *framework.Node) int {
 		sum := 0
 		for _, t := range p.PreferredNodes {
-			if t.Matches(n) {
+			if t.Matches(n.Name, n.Labels) {
 				sum += int(t.Weight)
 			}
 		}

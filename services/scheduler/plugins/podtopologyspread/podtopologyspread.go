@@ -30,8 +30,8 @@ type Plugin struct {
 // Default spreads over zones and nodes as far as possible, as Kubernetes does by default.
 func Default() Plugin {
 	return Plugin{PartialTopologies: true, Defaults: []framework.SpreadConstraint{
-		{TopologyKey: framework.HostnameLabel, MaxSkew: 3, MinDomains: 1, HonorAffinity: true},
-		{TopologyKey: framework.ZoneLabel, MaxSkew: 5, MinDomains: 1, HonorAffinity: true},
+		{TopologyKey: core.LabelHostname, MaxSkew: 3, MinDomains: 1, HonorAffinity: true},
+		{TopologyKey: core.LabelZone, MaxSkew: 5, MinDomains: 1, HonorAffinity: true},
 	}}
 }
 
@@ -111,7 +111,7 @@ func (c *constraint) describe() string {
 
 // eligible reports whether the pods of a node count by the policies of a constraint.
 func (c *constraint) eligible(p *framework.Pod, n *framework.Node) bool {
-	return (!c.HonorAffinity || p.RequiredNodes.Matches(n)) && (!c.HonorTaints || !hasUntoleratedTaint(p, n))
+	return (!c.HonorAffinity || p.RequiredNodes.Matches(n.Name, n.Labels)) && (!c.HonorTaints || !hasUntoleratedTaint(p, n))
 }
 
 func hasUntoleratedTaint(p *framework.Pod, n *framework.Node) bool {

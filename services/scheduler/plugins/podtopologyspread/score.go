@@ -3,6 +3,7 @@ package podtopologyspread
 import (
 	"math"
 
+	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 )
 
@@ -34,7 +35,7 @@ func (pl Plugin) PreScore(s *framework.Snapshot, p *framework.Pod, feasible []*f
 func addSkew(s *framework.Snapshot, p *framework.Pod, c *constraint, feasible []*framework.Node, counted []bool, sums []float64,
 	takesPart func(*framework.Node) bool, size int,
 ) {
-	if c.TopologyKey == framework.HostnameLabel {
+	if c.TopologyKey == core.LabelHostname {
 		weight := math.Log(float64(size + 2))
 		for i, n := range feasible {
 			if _, ok := n.Labels[c.TopologyKey]; ok && counted[i] {

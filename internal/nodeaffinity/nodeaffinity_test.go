@@ -1,15 +1,16 @@
-package core_test
+package nodeaffinity_test
 
 import (
 	"testing"
 
-	"github.com/xebec-project/xebec/internal/kinds/core"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/xebec-project/xebec/internal/nodeaffinity"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
-	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
 
-func TestRequiredNodes(t *testing.T) {
-	node := &corev1.Node{Metadata: &metav1.ObjectMeta{Name: "node-1", Labels: map[string]string{"disk": "fast", "cores": "8"}}}
+func TestRequired(t *testing.T) {
+	set := labels.Set{"disk": "fast", "cores": "8"}
 	term := func(fields bool, key, op string, values ...string) *corev1.NodeSelectorTerm {
 		r := []*corev1.NodeSelectorRequirement{{Key: key, Operator: op, Values: values}}
 		if fields {
@@ -43,7 +44,8 @@ func TestRequiredNodes(t *testing.T) {
 		"a field that nodes lack":    {of(term(true, "metadata.uid", "In", "node-1")), false},
 		"an unknown operator":        {of(term(false, "disk", "Is", "fast")), false},
 	} {
-		if got := core.RequiredNodesOf(tt.spec).Include(node); got != tt.want {
+		required := nodeaffinity.RequiredOf(tt.spec)
+		if got := required.Matches("node-1", set); got != tt.want {
 			t.Errorf("%s: %t, want %t", name, got, tt.want)
 		}
 	}

@@ -1,4 +1,7 @@
-package framework
+// Package nodeaffinity says which nodes a pod may run on by spec.nodeSelector and its node
+// affinity, and which it prefers. The scheduler places pods by it, and the controller of DaemonSets
+// finds by it the nodes that a set belongs on.
+package nodeaffinity
 
 import (
 	"fmt"
@@ -13,100 +16,101 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
-// RequiredNodes are the nodes that a pod may run on by spec.nodeSelector and by the required terms
+// Required are the nodes that a pod may run on by spec.nodeSelector and by the required terms
 // of its node affinity. The zero value is all nodes.
-type RequiredNodes struct {
-	selector NodeTerm   // spec.nodeSelector
-	terms    []NodeTerm // of which one must hold
-	affinity bool       // there are terms
+type Required struct {
+	selector Term   // spec.nodeSelector
+	terms    []Term // of which one must hold
+	affinity bool   // there are terms
 }
 
-// NodeTerm holds conditions on one node, all of which must hold. A term without conditions holds
+// Term holds conditions on one node, all of which must hold. A term without conditions holds
 // for no node.
-type NodeTerm struct {
-	conditions []nodeCondition
+type Term struct {
+	conditions []condition
 }
 
-// WeightedNodeTerm is a preferred term of a node affinity.
-type WeightedNodeTerm struct {
-	// NodeTerm chooses the nodes, and Weight is what a match is worth, 1 to 100.
-	NodeTerm
+// Preferred is a preferred term of a node affinity.
+type Preferred struct {
+	// Term chooses the nodes, and Weight is what a match is worth, 1 to 100.
+	Term
 	Weight int32
 }
 
-// nodeCondition is a condition on a label of a node, or on its name.
-type nodeCondition struct {
+// condition is a condition on a label of a node, or on its name.
+type condition struct {
 	requirement *labels.Requirement
 	onName      bool // of the field metadata.name
 	err         error
 }
 
-// nodeName is the only field that conditions know.
-const nodeName = "metadata.name"
+// FieldName is the only field of a node that conditions select by.
+const FieldName = "metadata.name"
 
-var nodeOperators = map[string]selection.Operator{
+var operators = map[string]selection.Operator{
 	object.OpIn: selection.In, object.OpNotIn: selection.NotIn, object.OpExists: selection.Exists,
 	object.OpDoesNotExist: selection.DoesNotExist, object.OpGt: selection.GreaterThan, object.OpLt: selection.LessThan,
 }
 
-// requiredNodes reads what a pod requires of its node.
-func requiredNodes(spec *corev1.PodSpec) RequiredNodes {
-	var r RequiredNodes
+// RequiredOf reads what a pod requires of its node.
+func RequiredOf(spec *corev1.PodSpec) Required {
+	var r Required
 	for _, key := range slices.Sorted(maps.Keys(spec.GetNodeSelector())) {
 		r.selector.add(key, selection.Equals, []string{spec.GetNodeSelector()[key]}, false)
 	}
 	if required := spec.GetAffinity().GetNodeAffinity().GetRequiredDuringSchedulingIgnoredDuringExecution(); required != nil {
 		r.affinity = true
 		for _, t := range required.GetNodeSelectorTerms() {
-			r.terms = append(r.terms, newNodeTerm(t))
+			r.terms = append(r.terms, newTerm(t))
 		}
 	}
 	return r
 }
 
-func preferredNodes(spec *corev1.PodSpec) []WeightedNodeTerm {
-	var all []WeightedNodeTerm
+// PreferredOf reads the preferred terms of a pod's node affinity.
+func PreferredOf(spec *corev1.PodSpec) []Preferred {
+	var all []Preferred
 	for _, t := range spec.GetAffinity().GetNodeAffinity().GetPreferredDuringSchedulingIgnoredDuringExecution() {
-		all = append(all, WeightedNodeTerm{newNodeTerm(t.GetPreference()), t.GetWeight()})
+		all = append(all, Preferred{newTerm(t.GetPreference()), t.GetWeight()})
 	}
 	return all
 }
 
-func newNodeTerm(from *corev1.NodeSelectorTerm) NodeTerm {
-	var t NodeTerm
+func newTerm(from *corev1.NodeSelectorTerm) Term {
+	var t Term
 	for _, r := range from.GetMatchExpressions() {
-		t.add(r.GetKey(), nodeOperators[r.GetOperator()], r.GetValues(), false)
+		t.add(r.GetKey(), operators[r.GetOperator()], r.GetValues(), false)
 	}
 	for _, r := range from.GetMatchFields() {
-		t.add(r.GetKey(), nodeOperators[r.GetOperator()], r.GetValues(), true)
+		t.add(r.GetKey(), operators[r.GetOperator()], r.GetValues(), true)
 	}
 	return t
 }
 
 // add adds a condition. One that is invalid, which validation refuses, never holds.
-func (t *NodeTerm) add(key string, op selection.Operator, values []string, field bool) {
-	c := nodeCondition{onName: field}
+func (t *Term) add(key string, op selection.Operator, values []string, field bool) {
+	c := condition{onName: field}
 	c.requirement, c.err = labels.NewRequirement(key, op, values)
-	if field && key != nodeName {
+	if field && key != FieldName {
 		c.err = fmt.Errorf("nodes have no field %s that affinity knows", key)
 	}
 	t.conditions = append(t.conditions, c)
 }
 
-func (c *nodeCondition) holds(n *Node) bool {
+func (c *condition) holds(name string, set labels.Set) bool {
 	switch {
 	case c.err != nil:
 		return false
 	case c.onName:
-		return c.requirement.Matches(labels.Set{nodeName: n.Name})
+		return c.requirement.Matches(labels.Set{FieldName: name})
 	}
-	return c.requirement.Matches(labels.Set(n.Labels))
+	return c.requirement.Matches(set)
 }
 
 // Matches reports whether the term holds for a node.
-func (t NodeTerm) Matches(n *Node) bool {
+func (t Term) Matches(name string, set labels.Set) bool {
 	for i := range t.conditions {
-		if !t.conditions[i].holds(n) {
+		if !t.conditions[i].holds(name, set) {
 			return false
 		}
 	}
@@ -114,15 +118,15 @@ func (t NodeTerm) Matches(n *Node) bool {
 }
 
 // unmet says which condition does not hold, and what the node has instead.
-func (t NodeTerm) unmet(n *Node) string {
+func (t Term) unmet(name string, set labels.Set) string {
 	for i := range t.conditions {
 		c := &t.conditions[i]
-		switch value, has := n.Labels[c.key()]; {
-		case c.holds(n):
+		switch value, has := set[c.key()]; {
+		case c.holds(name, set):
 		case c.err != nil:
 			return c.err.Error()
 		case c.onName:
-			return fmt.Sprintf("%s, the node is %s", c.requirement, n.Name)
+			return fmt.Sprintf("%s, the node is %s", c.requirement, name)
 		case has:
 			return fmt.Sprintf("%s, the node has %q", c.requirement, value)
 		default:
@@ -132,7 +136,7 @@ func (t NodeTerm) unmet(n *Node) string {
 	return "a term without conditions, which no node meets"
 }
 
-func (c *nodeCondition) key() string {
+func (c *condition) key() string {
 	if c.requirement == nil {
 		return ""
 	}
@@ -140,34 +144,34 @@ func (c *nodeCondition) key() string {
 }
 
 // All reports whether the pod may run on every node.
-func (r *RequiredNodes) All() bool { return len(r.selector.conditions) == 0 && !r.affinity }
+func (r *Required) All() bool { return len(r.selector.conditions) == 0 && !r.affinity }
 
 // Matches reports whether the pod may run on a node.
-func (r *RequiredNodes) Matches(n *Node) bool {
-	if len(r.selector.conditions) > 0 && !r.selector.Matches(n) {
+func (r *Required) Matches(name string, set labels.Set) bool {
+	if len(r.selector.conditions) > 0 && !r.selector.Matches(name, set) {
 		return false
 	}
-	return !r.affinity || slices.ContainsFunc(r.terms, func(t NodeTerm) bool { return t.Matches(n) })
+	return !r.affinity || slices.ContainsFunc(r.terms, func(t Term) bool { return t.Matches(name, set) })
 }
 
 // Unmet says what a node lacks that Matches refuses.
-func (r *RequiredNodes) Unmet(n *Node) string {
-	if len(r.selector.conditions) > 0 && !r.selector.Matches(n) {
-		return r.selector.unmet(n)
+func (r *Required) Unmet(name string, set labels.Set) string {
+	if len(r.selector.conditions) > 0 && !r.selector.Matches(name, set) {
+		return r.selector.unmet(name, set)
 	}
 	if len(r.terms) == 0 {
 		return "a node affinity without terms, which no node meets"
 	}
 	terms := make([]string, len(r.terms))
 	for i, t := range r.terms {
-		terms[i] = t.unmet(n)
+		terms[i] = t.unmet(name, set)
 	}
 	return strings.Join(terms, "; or ")
 }
 
 // Names returns the names of the only nodes that the pod may run on, sorted; ok is false when it
 // does not name nodes. Names that exclude each other leave none.
-func (r *RequiredNodes) Names() (names []string, ok bool) {
+func (r *Required) Names() (names []string, ok bool) {
 	for _, t := range r.terms {
 		of, named := t.names()
 		if !named {
@@ -179,7 +183,7 @@ func (r *RequiredNodes) Names() (names []string, ok bool) {
 	return slices.Compact(names), len(r.terms) > 0
 }
 
-func (t NodeTerm) names() (names []string, ok bool) {
+func (t Term) names() (names []string, ok bool) {
 	for i := range t.conditions {
 		c := &t.conditions[i]
 		if !c.onName || c.err != nil || c.requirement.Operator() != selection.In {
