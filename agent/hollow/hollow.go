@@ -1,7 +1,8 @@
 // Package hollow simulates nodes: they register, keep their leases and make every pod that is bound
-// to them run at once, without a container. To the control plane they are as real as many nodes of
-// one process can be: each has a connection, a certificate and watches of its own, and answers to
-// nothing else than a real node's agent does.
+// to them run at once, without a container. A pod whose restart policy is not Always succeeds at
+// once. To the control plane they are as real as many nodes of one process can be: each has a
+// connection, a certificate and watches of its own, and answers to nothing else than a real node's
+// agent does.
 package hollow
 
 import (
@@ -231,7 +232,11 @@ func (o *ownPods) changed(b []byte) error {
 	if o.seen != nil {
 		o.seen[uid] = true
 	}
-	o.remember(pod)
+	if core.IsPodFinished(pod) {
+		delete(o.addresses, uid)
+	} else {
+		o.remember(pod)
+	}
 	if settled(pod) {
 		delete(o.waiting, uid)
 		return nil

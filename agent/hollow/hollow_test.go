@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -128,6 +129,25 @@ func TestSimulatedNodes(t *testing.T) {
 	eventually("deleted pods go", func() bool {
 		left, _, err := client.List[*corev1.Pod](t.Context(), c, client.ListOptions{Namespace: "default"})
 		return err == nil && len(left) == 0
+	})
+	// Pods that are to end do, and leave their addresses to others: all fit into a range of 253.
+	for i := range 300 {
+		_, err := client.Create(t.Context(), c, &corev1.Pod{
+			Metadata: &metav1.ObjectMeta{Name: fmt.Sprintf("once%d", i), Namespace: "default"},
+			Spec: &corev1.PodSpec{
+				NodeName: "hollow-1", RestartPolicy: core.RestartNever, Containers: []*corev1.Container{{Name: "main", Image: "none"}},
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually("all have succeeded", func() bool {
+		pods, _, err := client.List[*corev1.Pod](t.Context(), c, client.ListOptions{Namespace: "default"})
+		return err == nil && len(pods) == 300 && !slices.ContainsFunc(pods, func(p *corev1.Pod) bool {
+			return p.GetStatus().GetPhase() != core.PodSucceeded || core.IsPodReady(p) ||
+				p.GetStatus().GetContainerStatuses()[0].GetState().GetTerminated().GetReason() != "Completed"
+		})
 	})
 	// Others take a node for silent, and delete another: both say that they are there.
 	silent, err := client.Get[*corev1.Node](t.Context(), c, "", "hollow-3")

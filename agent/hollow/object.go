@@ -62,7 +62,7 @@ func settled(pod *corev1.Pod) bool {
 	return pod.GetStatus().GetPhase() != "" && pod.GetStatus().GetPhase() != core.PodPending
 }
 
-// settle makes a pod run, or go when it is being deleted.
+// settle makes a pod run, or end when it is one that ends, or go when it is being deleted.
 func (n *node) settle(ctx context.Context, pod *corev1.Pod) error {
 	m := pod.GetMetadata()
 	if m.GetDeletionTimestamp() != nil {
@@ -78,12 +78,36 @@ func (n *node) settle(ctx context.Context, pod *corev1.Pod) error {
 	}
 	pod = client.Clone(pod)
 	pod.Status = runningStatus(pod, addresses, n.address, time.Now())
+	if policy := pod.GetSpec().GetRestartPolicy(); policy == core.RestartNever || policy == core.RestartOnFailure {
+		succeed(pod.GetStatus())
+	}
 	_, err = client.UpdateStatus(ctx, n.client, pod)
 	if apierr.IsNotFound(err) || apierr.IsConflict(err) {
 		// It changed or went; the watch brings what it is now.
 		return nil
 	}
 	return err
+}
+
+// succeed makes of a pod that runs one whose containers have ended without error, in the second in
+// which they started.
+func succeed(st *corev1.PodStatus) {
+	st.Phase = core.PodSucceeded
+	for _, c := range st.GetConditions() {
+		switch c.GetType() {
+		case core.PodReady, core.PodContainersReady:
+			c.Status, c.Reason = condition.False, "PodCompleted"
+		case core.PodInitialized:
+			c.Reason = "PodCompleted"
+		}
+	}
+	for _, c := range st.GetContainerStatuses() {
+		at := c.GetState().GetRunning().GetStartedAt()
+		c.Ready, c.Started = false, proto.Bool(false)
+		c.State = &corev1.ContainerState{Terminated: &corev1.ContainerStateTerminated{
+			Reason: "Completed", StartedAt: at, FinishedAt: at, ContainerId: c.GetContainerId(),
+		}}
+	}
 }
 
 func runningStatus(pod *corev1.Pod, own []netip.Addr, host netip.Addr, at time.Time) *corev1.PodStatus {

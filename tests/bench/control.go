@@ -19,24 +19,36 @@ func (b *bench) start(ctx context.Context, masters int) (*cluster.Cluster, error
 	return b.startWith(ctx, masters, func(string, map[string]any) {})
 }
 
+// startServices is start with one master and some of the services.
+func (b *bench) startServices(ctx context.Context, services ...string) (*cluster.Cluster, error) {
+	return b.startConfig(ctx, cluster.Config{Masters: 1, Services: services}, func(string, map[string]any) {})
+}
+
 // startWith is start with changes to the services' configurations.
 func (b *bench) startWith(
 	ctx context.Context,
 	masters int,
 	change func(service string, settings map[string]any),
 ) (*cluster.Cluster, error) {
-	c, err := cluster.Start(
-		ctx,
-		cluster.Config{Binaries: b.binaries, Masters: masters, Settings: func(service string, settings map[string]any) {
-			change(service, settings)
-			if service != "etcd" {
-				settings["profiles"] = b.profiles != ""
-			}
-			if service == "gateway" {
-				settings["userLimits"] = map[string]any{"perSecond": 1e6, "burst": 1000000}
-			}
-		}},
-	)
+	return b.startConfig(ctx, cluster.Config{Masters: masters}, change)
+}
+
+func (b *bench) startConfig(
+	ctx context.Context,
+	cfg cluster.Config,
+	change func(service string, settings map[string]any),
+) (*cluster.Cluster, error) {
+	cfg.Binaries = b.binaries
+	cfg.Settings = func(service string, settings map[string]any) {
+		change(service, settings)
+		if service != "etcd" {
+			settings["profiles"] = b.profiles != ""
+		}
+		if service == "gateway" {
+			settings["userLimits"] = map[string]any{"perSecond": 1e6, "burst": 1000000}
+		}
+	}
+	c, err := cluster.Start(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

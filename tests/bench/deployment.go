@@ -55,7 +55,7 @@ func measureDeployment(ctx context.Context, b *bench) (result, error) {
 	}
 	defer conn.Close()
 	api := client.New(conn)
-	if err := waitNodes(ctx, api); err != nil {
+	if err := waitNodes(ctx, api, simulatedNodes); err != nil {
 		return result{}, fmt.Errorf("wait for the simulated nodes: %w", err)
 	}
 	// What the nodes' arrival set going is over by then.
@@ -114,8 +114,8 @@ func measureDeployment(ctx context.Context, b *bench) (result, error) {
 	}, nil
 }
 
-// waitNodes returns when all simulated nodes are known and none has a taint.
-func waitNodes(ctx context.Context, api *client.Client) error {
+// waitNodes returns when so many simulated nodes are known and none has a taint.
+func waitNodes(ctx context.Context, api *client.Client, count int) error {
 	for {
 		nodes, _, err := client.List[*corev1.Node](ctx, api, client.ListOptions{})
 		if err != nil {
@@ -127,11 +127,11 @@ func waitNodes(ctx context.Context, api *client.Client) error {
 				ready++
 			}
 		}
-		if ready == simulatedNodes {
+		if ready == count {
 			return nil
 		}
 		if pause(ctx, 100*time.Millisecond); ctx.Err() != nil {
-			return fmt.Errorf("%d of %d are ready: %w", ready, simulatedNodes, ctx.Err())
+			return fmt.Errorf("%d of %d are ready: %w", ready, count, ctx.Err())
 		}
 	}
 }

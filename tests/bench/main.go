@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -164,8 +165,12 @@ var rows = []row{
 		measureCrowd,
 		crowdLimit,
 	},
+	{"jobs", "10,000 Jobs of one pod on 500 simulated nodes, all complete", "-", "-", measureJobs, jobsFor},
+	{"cronjobs", "1,000 CronJobs due in one minute on 500 simulated nodes", "-", "-", measureCronJobs, jobsFor},
 	{"up", "lab up from built binaries to all of 3 masters and 2 nodes ready", "-", "15 s", measureUp, nil},
 }
+
+func allRows() []row { return append(slices.Clip(rows), schedulerPerfRows()...) }
 
 // bench is what the measurements share.
 type bench struct {
@@ -196,7 +201,7 @@ func main() {
 	list := flag.Bool("list", false, "print the names of the rows")
 	flag.Parse()
 	if *list {
-		for _, r := range rows {
+		for _, r := range allRows() {
 			title := r.title
 			if r.limit != nil {
 				title += " (only when -run names it)"
@@ -237,7 +242,7 @@ func measure(ctx context.Context, run string, b bench) error {
 	var notes strings.Builder
 	rowsCtx, cancel := context.WithTimeout(ctx, allLimit)
 	defer cancel()
-	for _, r := range rows {
+	for _, r := range allRows() {
 		if !selected.MatchString(r.name) || ctx.Err() != nil || r.limit != nil && run == "" {
 			continue
 		}
