@@ -19,7 +19,7 @@ TEST_FLAGS ?=
 
 # These targets install vagrant, ansible and debootstrap and take minutes. They are not part of test and lint; .ci/run
 # calls them.
-.PHONY: test-validation test-hosts test-vm test-kernels test-overload lint-hosts
+.PHONY: test-validation test-hosts test-vm test-kernels test-overload test-chaos lint-hosts
 .PHONY: build images lab lab-down test test-race fuzz conformance cases bench generate lint format check-generated generate-deps install-deps clean
 
 # Leaves out gRPC's tracing pages, which no program serves. They import html/template, and with it the linker keeps every
@@ -70,6 +70,10 @@ test-hosts: install-deps build ## install clusters with Ansible on hosts booted 
 
 test-overload: install-deps ## run a cluster with too little processor time; as root, ten minutes
 	XEBEC_OVERLOAD=1 CI=true go test -count=1 -timeout 30m -v -run TestOverload ./tests/e2e
+
+KILLS ?= 100
+test-chaos: ## kill KILLS leaders during rollouts of 50 StatefulSets, DaemonSets and Jobs; a quarter of an hour
+	XEBEC_CHAOS=$(KILLS) CI=true go test -count=1 -timeout 90m -v ./tests/chaos
 
 # XEBEC_VM_MASTERS=3 XEBEC_VM_NODES=2 makes a larger cluster. SUITE=trixie as for test-hosts.
 test-vm: install-deps build ## run `vagrant up` on emulated virtual machines; as root, ten minutes or more
