@@ -146,9 +146,19 @@ func (r *Runtime) make(ctx context.Context, id string, cfg ContainerConfig) (Sta
 		return Status{}, r.discard(ctx, id, classify(ErrCreate, cfg.Name, err))
 	}
 	failpoint.Hit("container-created")
-	if err := r.startTask(ctx, c, cfg); err != nil {
+	t, err := r.newTask(ctx, c, cfg)
+	if err != nil {
 		return Status{}, r.discard(ctx, id, classify(ErrStart, cfg.Name, err))
 	}
+	failpoint.Hit("task-created")
+	// An agent that is stopped meanwhile still learns that the process was started, and can record it.
+	// Otherwise the next agent would start this attempt a second time if the machine restarted too.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	defer cancel()
+	if err := t.Start(ctx); err != nil {
+		return Status{}, r.discard(ctx, id, classify(ErrStart, cfg.Name, err))
+	}
+	failpoint.Hit("task-started")
 	return r.Status(ctx, id)
 }
 
@@ -220,35 +230,22 @@ func (r *Runtime) create(ctx context.Context, id string, cfg ContainerConfig) (c
 	return c, err
 }
 
-func (r *Runtime) startTask(ctx context.Context, c containerd.Container, cfg ContainerConfig) error {
-	create := cio.BinaryIO(r.cfg.LogWriter, map[string]string{logs.Subcommand: cfg.LogPath})
-	var keeper *streams.Keeper
-	if cfg.attachable() {
-		var err error
-		if keeper, err = streams.Start(r.streams(cfg)); err != nil {
-			return err
-		}
-		create = r.pipesTo(r.streams(cfg))
+// newTask makes the container's process, which waits to be started.
+func (r *Runtime) newTask(ctx context.Context, c containerd.Container, cfg ContainerConfig) (containerd.Task, error) {
+	if !cfg.attachable() {
+		return c.NewTask(ctx, cio.BinaryIO(r.cfg.LogWriter, map[string]string{logs.Subcommand: cfg.LogPath}))
 	}
-	t, err := c.NewTask(ctx, create)
+	keeper, err := streams.Start(r.streams(cfg))
 	if err != nil {
-		if keeper != nil {
-			keeper.Abandon()
-		}
-		return err
+		return nil, err
 	}
-	if keeper != nil {
-		// It has the ends of the task's streams by now, and so ends with the task.
-		if err := keeper.Stay(); err != nil {
-			return err
-		}
+	t, err := c.NewTask(ctx, r.pipesTo(r.streams(cfg)))
+	if err != nil {
+		keeper.Abandon()
+		return nil, err
 	}
-	failpoint.Hit("task-created")
-	if err := t.Start(ctx); err != nil {
-		return err
-	}
-	failpoint.Hit("task-started")
-	return nil
+	// It has the ends of the task's streams by now, and so ends with the task.
+	return t, keeper.Stay()
 }
 
 // Status returns what is known about a container; the error wraps ErrNotFound when nothing is.

@@ -131,6 +131,7 @@ func TestRuntime(t *testing.T) {
 		"missing image":     testMissingImage,
 		"idempotence":       testStartTwice,
 		"never started":     testNeverStarted,
+		"stopped meanwhile": testStoppedMeanwhile,
 		"logs":              testLogs,
 		"registry":          testRegistry,
 		"private registry":  testPrivateRegistry,
@@ -450,6 +451,24 @@ func testNeverStarted(n *node) {
 	cfg = n.config("cut", "sleep", "3600")
 	if s := n.start(cfg); s.State != runtime.Running {
 		n.Errorf("status is %+v", s)
+	}
+}
+
+// testStoppedMeanwhile stops the agent when containerd has started a container and has not answered
+// yet: the agent learns of the container, which goes on.
+func testStoppedMeanwhile(n *node) {
+	cfg := n.config("meanwhile", "sleep", "3600")
+	ctx, stop := context.WithCancel(n.Context())
+	rt := open(n.T, n.daemon)
+	if err := rt.OnStart(stop); err != nil {
+		n.Fatal(err)
+	}
+	got, err := rt.Start(ctx, cfg)
+	if err != nil || got.State != runtime.Running || ctx.Err() == nil {
+		n.Errorf("start returned %+v, %v", got, err)
+	}
+	if now, err := n.rt.Status(n.Context(), runtime.ID(n.uid, "meanwhile", 0)); err != nil || now.State != runtime.Running || now.Pid != got.Pid {
+		n.Errorf("the container is %+v, %v", now, err)
 	}
 }
 
