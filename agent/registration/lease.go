@@ -16,6 +16,7 @@ import (
 	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/retry"
 	coordinationv1 "github.com/xebec-project/xebec/proto/xebec/coordination/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -48,8 +49,9 @@ const (
 	leaseStable  = time.Minute
 )
 
-// Run keeps the lease until ctx ends, and returns ctx's error.
+// Run keeps the lease until ctx ends, and returns ctx's error. It repeats by itself what fails.
 func (l Lease) Run(ctx context.Context) error {
+	ctx = retry.ByCaller(ctx)
 	pace := backoff.Backoff{Min: leaseRetryMin, Max: leaseRetryMax}
 	losses := backoff.Backoff{Min: leaseRetryMin, Max: lossRetryMax}
 	var pending *client.Lease

@@ -19,6 +19,7 @@ import (
 	"github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/retry"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 )
@@ -48,8 +49,9 @@ type Node struct {
 	Log  *zap.Logger
 }
 
-// Run keeps the object until ctx ends, and returns ctx's error.
+// Run keeps the object until ctx ends, and returns ctx's error. It repeats by itself what fails.
 func (n Node) Run(ctx context.Context) error {
+	ctx = retry.ByCaller(ctx)
 	var written time.Time
 	pace := backoff.Backoff{Min: retryMin, Max: retryMax}
 	timer := time.NewTimer(0)

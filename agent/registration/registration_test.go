@@ -58,11 +58,11 @@ func TestHeartbeatHonoursRetryInfo(t *testing.T) {
 	for _, method := range []string{"Grant", "Create"} {
 		t.Run(method, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s, c := clienttest.Start(t)
+				s, _ := clienttest.Start(t)
 				calls := busy(s, method, 3)
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 				defer cancel()
-				if err := lease(c, "a").Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				if err := lease(clienttest.Unrepeated(t, s), "a").Run(ctx); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("ended with %v", err)
 				}
 				paused(t, *calls, 4)
@@ -170,7 +170,7 @@ func TestNodeHonoursRetryInfo(t *testing.T) {
 		calls := busy(s, "Create", 3)
 		wake := make(chan struct{}, 1)
 		n := Node{
-			Client: c, Log: zap.NewNop(), Wake: wake,
+			Client: clienttest.Unrepeated(t, s), Log: zap.NewNop(), Wake: wake,
 			Metadata: func() *metav1.ObjectMeta { return &metav1.ObjectMeta{Name: "a"} },
 			Status:   func(_ context.Context, stored *corev1.NodeStatus, _ time.Time) *corev1.NodeStatus { return stored },
 		}

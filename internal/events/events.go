@@ -24,6 +24,7 @@ import (
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/retry"
 	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -268,6 +269,7 @@ func (r *Recorder) writeTogether(ctx context.Context, waiting []occurrence) (lef
 
 // write stores an occurrence, trying again after a pause when the API is out of reach.
 func (r *Recorder) write(ctx context.Context, o occurrence) error {
+	ctx = retry.ByCaller(ctx)
 	pace := backoff.Backoff{Min: time.Second, Max: attempts * time.Second}
 	for attempt := 1; ; attempt++ {
 		err := r.store(ctx, o)

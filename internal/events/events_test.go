@@ -151,6 +151,7 @@ func TestEventsNeverBlock(t *testing.T) {
 func TestEventsSurviveAnOutage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, c, r := recording(t)
+		r.cfg.Client = clienttest.Unrepeated(t, s)
 		s.Intercept(func(string, proto.Message) error { return status.Error(codes.Unavailable, "no") })
 		r.Event(pod("a"), Normal, "Started", "%s", strings.Repeat("é", maxMessage))
 		synctest.Wait()

@@ -13,6 +13,7 @@ import (
 	pacing "github.com/xebec-project/xebec/internal/backoff"
 	"github.com/xebec-project/xebec/internal/failpoint"
 	"github.com/xebec-project/xebec/internal/metrics"
+	"github.com/xebec-project/xebec/internal/retry"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
@@ -159,7 +160,7 @@ func (p *Publisher) step(ctx context.Context) error {
 	if pod == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	ctx, cancel := context.WithTimeout(retry.ByCaller(ctx), publishTimeout) // Run repeats the step
 	defer cancel()
 	if !proto.Equal(known.GetStatus(), want) {
 		update := &corev1.Pod{Metadata: pod.GetMetadata(), Spec: pod.GetSpec(), Status: want}

@@ -25,6 +25,7 @@ import (
 	"github.com/xebec-project/xebec/internal/apierr"
 	"github.com/xebec-project/xebec/internal/client"
 	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/retry"
 	"github.com/xebec-project/xebec/internal/scheme"
 	apiv1 "github.com/xebec-project/xebec/proto/xebec/api/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
@@ -93,6 +94,26 @@ func Start(t testing.TB) (*Server, *client.Client) {
 	t.Helper()
 	s := NewServer()
 	return s, client.New(Serve(t, s))
+}
+
+// Unrepeated returns a client of s for code that repeats calls by itself: a call that the
+// connection to a real server would repeat as well fails the test.
+func Unrepeated(t testing.TB, s *Server) *client.Client {
+	t.Helper()
+	return client.New(unrepeated{Serve(t, s), t})
+}
+
+type unrepeated struct {
+	grpc.ClientConnInterface
+	t testing.TB
+}
+
+// Invoke implements grpc.ClientConnInterface.
+func (u unrepeated) Invoke(ctx context.Context, method string, args, reply any, opts ...grpc.CallOption) error {
+	if !retry.IsByCaller(ctx) {
+		u.t.Errorf("%s is repeated by the connection and by its caller", method)
+	}
+	return u.ClientConnInterface.Invoke(ctx, method, args, reply, opts...)
 }
 
 // Serve serves s over a connection in memory until the test ends. Several connections to one server
