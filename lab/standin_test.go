@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"go.uber.org/goleak"
 )
 
 // TestMain lets the test's own program stand in for a lab's programs, which find themselves by the
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) {
 	case "xebec-agent":
 		err = standInAgent()
 	default:
-		os.Exit(m.Run())
+		goleak.VerifyTestMain(m)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -26,6 +26,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/google/uuid"
+	"go.uber.org/goleak"
 
 	"github.com/xebec-project/xebec/agent/images"
 	"github.com/xebec-project/xebec/agent/logs"
@@ -34,12 +35,13 @@ import (
 	"github.com/xebec-project/xebec/agent/sandbox"
 )
 
-// TestMain lets the test program serve as log writer too.
+// TestMain lets the test program serve as log writer too. It fails when a goroutine outlives the
+// tests.
 func TestMain(m *testing.M) {
 	if logs.Asked() {
 		os.Exit(logs.RunWriter(os.Args[2]))
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // open connects to a containerd of the test's own.
