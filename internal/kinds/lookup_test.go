@@ -42,6 +42,7 @@ func TestTable(t *testing.T) {
 		"v1 Event",
 		"v1 Namespace",
 		"v1 Node",
+		"v1 PersistentVolume",
 		"v1 PersistentVolumeClaim",
 		"v1 Pod",
 		"v1 PodTemplate",
@@ -63,13 +64,17 @@ func TestTable(t *testing.T) {
 		"networking.k8s.io/v1 Ingress",
 		"networking.k8s.io/v1 IngressClass",
 		"networking.k8s.io/v1 NetworkPolicy",
+		"networking.k8s.io/v1 ServiceCIDR",
 		"networking.xebec.io/v1 NodePort",
 		"node.k8s.io/v1 RuntimeClass",
 		"policy/v1 PodDisruptionBudget",
 		"scheduling.k8s.io/v1 PriorityClass",
 		"storage.k8s.io/v1 CSIDriver",
+		"storage.k8s.io/v1 CSINode",
 		"storage.k8s.io/v1 CSIStorageCapacity",
 		"storage.k8s.io/v1 StorageClass",
+		"storage.k8s.io/v1 VolumeAttachment",
+		"storage.k8s.io/v1 VolumeAttributesClass",
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("kinds are\n%q, want\n%q", got, want)

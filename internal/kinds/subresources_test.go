@@ -10,6 +10,7 @@ import (
 	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/method"
+	"github.com/xebec-project/xebec/internal/schema"
 	"github.com/xebec-project/xebec/internal/scheme"
 	_ "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	_ "github.com/xebec-project/xebec/proto/xebec/endpoints/v1"
@@ -40,7 +41,9 @@ func TestSubresources(t *testing.T) {
 		t.Errorf("only %d methods need a right to a subresource", needed)
 	}
 	for _, k := range kinds.Kinds() {
-		hasStatus := k.New().ProtoReflect().Descriptor().Fields().ByName("status") != nil
+		status := k.New().ProtoReflect().Descriptor().Fields().ByName("status")
+		// The status of a later version of Kubernetes is not written yet.
+		hasStatus := status != nil && schema.RulesOf(status).GetSince() == ""
 		if k.HasStatus() != hasStatus {
 			t.Errorf("%s: HasStatus is %v, the message has a status: %v", k, k.HasStatus(), hasStatus)
 		}

@@ -26,6 +26,7 @@ import (
 	"github.com/xebec-project/xebec/internal/scheme"
 	batchv1 "github.com/xebec-project/xebec/proto/xebec/batch/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	storagev1 "github.com/xebec-project/xebec/proto/xebec/storage/v1"
 )
 
 var (
@@ -278,6 +279,11 @@ func (c *comparison) object(o scheme.Object) {
 		pod := (&corev1.PodSpec{}).ProtoReflect().Descriptor()
 		skip = append(skip, allBut(pod, "spec.template.spec.", "restartPolicy")...)
 		skip = append(skip, allBut(pod, "spec.jobTemplate.spec.template.spec.", "restartPolicy")...)
+	case k.Name == "PersistentVolume":
+		skip = append(skip, uncomparedOfVolume(o.(*corev1.PersistentVolume))...)
+	case k.Name == "VolumeAttachment":
+		spec := o.(*storagev1.VolumeAttachment).GetSpec().GetSource().GetInlineVolumeSpec()
+		skip = append(skip, otherSources("spec.source.inlineVolumeSpec.", spec)...)
 	case k.Name != "Pod":
 		skip = append(skip, "spec.template.spec", "template.spec")
 	}

@@ -39,6 +39,12 @@ var Kinds = []*scheme.Kind{
 		Columns:      nodeColumns, Fields: nodeFields, Rules: nodeRules,
 	},
 	{
+		Version: "v1", Name: "PersistentVolume", Plural: "persistentvolumes", Singular: "persistentvolume",
+		ShortNames: []string{"pv"}, Subresources: scheme.StatusOnly,
+		New:     func() scheme.Object { return new(corev1.PersistentVolume) },
+		Columns: persistentVolumeColumns, Rules: persistentVolumeRules,
+	},
+	{
 		Version: "v1", Name: "PersistentVolumeClaim", Plural: "persistentvolumeclaims", Singular: "persistentvolumeclaim",
 		ShortNames: []string{"pvc"}, Namespaced: true, Subresources: scheme.StatusOnly,
 		New:     func() scheme.Object { return new(corev1.PersistentVolumeClaim) },

@@ -151,20 +151,7 @@ func CheckClaimSpec(c *rules.Checker, p *field.Path, s *corev1.PersistentVolumeC
 	if s.GetSelector() != nil {
 		c.LabelSelector(p.Child("selector"), s.GetSelector())
 	}
-	alone, others := false, false
-	for _, mode := range s.GetAccessModes() {
-		switch {
-		case !slices.Contains(accessModes, mode):
-			c.Add(field.NotSupported(p.Child("accessModes"), mode, accessModes))
-		case mode == ReadWriteOncePod:
-			alone = true
-		default:
-			others = true
-		}
-	}
-	if alone && others {
-		c.Forbidden(p.Child("accessModes"), "may not use ReadWriteOncePod with other access modes")
-	}
+	checkAccessModes(c, p.Child("accessModes"), s.GetAccessModes())
 	storage := p.Child("resources").Key(ResourceStorage)
 	request, ok := s.GetResources().GetRequests()[ResourceStorage]
 	amount, err := object.Amount(request)
@@ -186,6 +173,23 @@ func CheckClaimSpec(c *rules.Checker, p *field.Path, s *corev1.PersistentVolumeC
 	// References to other namespaces are refused as such.
 	if s.GetDataSourceRef().GetNamespace() == "" {
 		checkDataSources(c, p, s)
+	}
+}
+
+func checkAccessModes(c *rules.Checker, p *field.Path, modes []string) {
+	alone, others := false, false
+	for _, mode := range modes {
+		switch {
+		case !slices.Contains(accessModes, mode):
+			c.Add(field.NotSupported(p, mode, accessModes))
+		case mode == ReadWriteOncePod:
+			alone = true
+		default:
+			others = true
+		}
+	}
+	if alone && others {
+		c.Forbidden(p, "may not use ReadWriteOncePod with other access modes")
 	}
 }
 

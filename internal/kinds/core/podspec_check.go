@@ -217,13 +217,7 @@ func checkAffinity(c *rules.Checker, p *field.Path, a *corev1.Affinity) {
 	const required, preferred = "requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution"
 
 	node := p.Child("nodeAffinity")
-	if s := a.GetNodeAffinity().GetRequiredDuringSchedulingIgnoredDuringExecution(); s != nil {
-		terms := node.Child(required, "nodeSelectorTerms")
-		for i, t := range s.GetNodeSelectorTerms() {
-			checkNodeTerm(c, terms.Index(i), t)
-			checkLabelValues(c, terms.Index(i), t)
-		}
-	}
+	checkNodeSelector(c, node.Child(required), a.GetNodeAffinity().GetRequiredDuringSchedulingIgnoredDuringExecution())
 	for i, t := range a.GetNodeAffinity().GetPreferredDuringSchedulingIgnoredDuringExecution() {
 		at := node.Child(preferred).Index(i)
 		checkNodeTerm(c, at.Child("preference"), t.GetPreference())
@@ -241,6 +235,14 @@ func checkAffinity(c *rules.Checker, p *field.Path, a *corev1.Affinity) {
 		a.GetPodAffinity().GetPreferredDuringSchedulingIgnoredDuringExecution())
 	pods(p.Child("podAntiAffinity"), a.GetPodAntiAffinity().GetRequiredDuringSchedulingIgnoredDuringExecution(),
 		a.GetPodAntiAffinity().GetPreferredDuringSchedulingIgnoredDuringExecution())
+}
+
+func checkNodeSelector(c *rules.Checker, p *field.Path, s *corev1.NodeSelector) {
+	for i, t := range s.GetNodeSelectorTerms() {
+		at := p.Child("nodeSelectorTerms").Index(i)
+		checkNodeTerm(c, at, t)
+		checkLabelValues(c, at, t)
+	}
 }
 
 // checkLabelValues checks that labels can have the values of a required term. Kubernetes does not

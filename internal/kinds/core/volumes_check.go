@@ -1,9 +1,6 @@
 package core
 
 import (
-	"slices"
-	"strings"
-
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -62,10 +59,7 @@ func checkVolumeSource(c *rules.Checker, p *field.Path, s *corev1.VolumeSource) 
 		checkProjected(c, p.Child("projected"), s.GetProjected())
 	}
 	if h := s.GetHostPath(); h != nil {
-		at := p.Child("hostPath")
-		if slices.Contains(strings.Split(h.GetPath(), "/"), "..") {
-			c.Invalid(at.Child("path"), h.GetPath(), "must not contain '..'")
-		}
+		checkNoBacksteps(c, p.Child("hostPath", "path"), h.GetPath())
 	}
 }
 

@@ -31,6 +31,12 @@ var Kinds = []*scheme.Kind{
 		Columns:    networkPolicyColumns, Rules: networkPolicyRules,
 	},
 	{
+		Group: "networking.k8s.io", Version: "v1", Name: "ServiceCIDR", Plural: "servicecidrs", Singular: "servicecidr",
+		Subresources: scheme.StatusOnly,
+		New:          func() scheme.Object { return new(networkingv1.ServiceCIDR) },
+		Columns:      serviceCIDRColumns, Rules: serviceCIDRRules,
+	},
+	{
 		Group: GroupNetworking, Version: "v1", Name: "NodePort", Plural: "nodeports", Singular: "nodeport",
 		New:     func() scheme.Object { return new(networkingv1.NodePort) },
 		Columns: nodePortColumns, Rules: nodePortRules,

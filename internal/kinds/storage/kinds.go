@@ -13,6 +13,11 @@ var Kinds = []*scheme.Kind{
 		Columns: csiDriverColumns, Rules: csiDriverRules,
 	},
 	{
+		Group: "storage.k8s.io", Version: "v1", Name: "CSINode", Plural: "csinodes", Singular: "csinode",
+		New:     func() scheme.Object { return new(storagev1.CSINode) },
+		Columns: csiNodeColumns, Rules: csiNodeRules,
+	},
+	{
 		Group: "storage.k8s.io", Version: "v1", Name: "CSIStorageCapacity", Plural: "csistoragecapacities", Singular: "csistoragecapacity",
 		Namespaced: true,
 		New:        func() scheme.Object { return new(storagev1.CSIStorageCapacity) },
@@ -23,5 +28,17 @@ var Kinds = []*scheme.Kind{
 		ShortNames: []string{"sc"},
 		New:        func() scheme.Object { return new(storagev1.StorageClass) },
 		Columns:    storageClassColumns, Rules: storageClassRules,
+	},
+	{
+		Group: "storage.k8s.io", Version: "v1", Name: "VolumeAttachment", Plural: "volumeattachments", Singular: "volumeattachment",
+		Subresources: scheme.StatusOnly,
+		New:          func() scheme.Object { return new(storagev1.VolumeAttachment) },
+		Columns:      volumeAttachmentColumns, Rules: volumeAttachmentRules,
+	},
+	{
+		Group: "storage.k8s.io", Version: "v1", Name: "VolumeAttributesClass",
+		Plural: "volumeattributesclasses", Singular: "volumeattributesclass", ShortNames: []string{"vac"},
+		New:     func() scheme.Object { return new(storagev1.VolumeAttributesClass) },
+		Columns: volumeAttributesClassColumns, Rules: volumeAttributesClassRules,
 	},
 }

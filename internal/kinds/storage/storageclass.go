@@ -48,10 +48,7 @@ var (
 )
 
 func checkStorageClass(s *storagev1.StorageClass, c *rules.Checker) {
-	if s.GetProvisioner() != "" {
-		name := strings.ToLower(s.GetProvisioner())
-		c.Each(field.NewPath("provisioner"), name, validation.IsQualifiedName(name))
-	}
+	checkProvisioner(c, field.NewPath("provisioner"), s.GetProvisioner())
 	checkParameters(c, field.NewPath("parameters"), s.GetParameters())
 	var seen []map[string]map[string]bool
 	for i, term := range s.GetAllowedTopologies() {
@@ -63,6 +60,15 @@ func checkStorageClass(s *storagev1.StorageClass, c *rules.Checker) {
 		}
 		seen = append(seen, values)
 	}
+}
+
+// checkProvisioner checks the name of a driver, unless it is empty: a qualified name in any case.
+func checkProvisioner(c *rules.Checker, p *field.Path, name string) {
+	if name == "" {
+		return // reported as missing
+	}
+	name = strings.ToLower(name)
+	c.Each(p, name, validation.IsQualifiedName(name))
 }
 
 func checkParameters(c *rules.Checker, p *field.Path, parameters map[string]string) {

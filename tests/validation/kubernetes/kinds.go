@@ -50,6 +50,8 @@ var kinds = func() map[reflect.Type]kind {
 	add := func(t reflect.Type, k kind) { m[t] = k }
 	addNetworking(add)
 	addStorage(add)
+	addVolumes(add)
+	addServiceCIDR(add)
 	add(of(false, corevalidation.ValidateEndpointsCreate, corevalidation.ValidateEndpointsUpdate, nil))
 	add(of(true,
 		func(o *node.RuntimeClass) field.ErrorList {
