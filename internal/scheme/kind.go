@@ -128,8 +128,9 @@ type Kind struct {
 	// no period; nil removes objects at once.
 	GracePeriod func(Object) int64
 
-	// Rules are the rules for objects of the kind. Of a version that is not stored only Default is
-	// used, before objects are converted; it may have none.
+	// Rules are the rules for objects of the kind. Those of a version that is not stored check what
+	// clients send in it, with Default, Validate, ValidateNew and ValidateUpdate, before the rules of
+	// the stored version complete and check the converted object; it may have none.
 	Rules Rules
 	// Comments describe the messages and fields of a dynamic kind to people, by full name, each in one
 	// paragraph. The comments of compiled-in kinds are in internal/schema/comments.

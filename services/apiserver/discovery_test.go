@@ -24,7 +24,7 @@ func TestListKinds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := len(resp.GetKinds()), len(kinds.Kinds()); got != want {
+	if got, want := len(resp.GetKinds()), len(kinds.Served()); got != want {
 		t.Errorf("%d kinds are listed, want %d", got, want)
 	}
 	var deployment *apiv1.KindDescription

@@ -184,7 +184,7 @@ func reasons(t *testing.T) string {
 func listKinds(*testing.T) string {
 	yes := map[bool]string{true: "yes", false: "no"}
 	var rows [][]string
-	for _, k := range kinds.All() {
+	for _, k := range kinds.NewScheme().Served() {
 		fields := make([]string, 0)
 		for _, f := range k.SelectableFields() {
 			if !strings.HasPrefix(f, "metadata.") {

@@ -25,8 +25,10 @@ const (
 
 var (
 	eventRules = rules.For[*corev1.Event]{
-		Name:  rules.NameIsSubdomain,
-		Check: checkEvent,
+		Name: rules.NameIsSubdomain,
+		Check: func(e *corev1.Event, c *rules.Checker) {
+			CheckEvent(e, EventNames{InvolvedObject: "involvedObject", ReportingComponent: "reportingComponent", Message: "message"}, c)
+		},
 	}
 	eventColumns = []scheme.Column{
 		column.Aged("LAST SEEN", func(e *corev1.Event, now time.Time) string { return column.Age(EventLastSeen(e), now) }),
@@ -55,6 +57,16 @@ var (
 		"reportingComponent":             {14},
 	}
 )
+
+// EventKind is the kind of events. They are stored in this form, and served in that of
+// events.k8s.io too.
+var EventKind = &scheme.Kind{
+	Version: "v1", Name: "Event", Plural: "events", Singular: "event", ShortNames: []string{"ev"},
+	Namespaced: true,
+	New:        func() scheme.Object { return new(corev1.Event) },
+	Columns:    eventColumns, Fields: eventFields, Rules: eventRules,
+	HideName: true,
+}
 
 // EventLastSeen returns the time of the last occurrence, nil when the event has none.
 func EventLastSeen(e *corev1.Event) *timestamppb.Timestamp {
@@ -106,10 +118,13 @@ const (
 	maxEventMessage = 1024
 )
 
-// checkEvent checks events. Those of the older form, without an eventTime, have few rules, as in
-// Kubernetes.
-func checkEvent(e *corev1.Event, c *rules.Checker) {
-	involved := field.NewPath("involvedObject", "namespace")
+// EventNames are the names of the fields that the groups that serve events name differently.
+type EventNames struct{ InvolvedObject, ReportingComponent, Message string }
+
+// CheckEvent checks the rules that events of both groups have, and names fields as in one of them.
+// Events of the older form, without an eventTime, have few rules, as in Kubernetes.
+func CheckEvent(e *corev1.Event, names EventNames, c *rules.Checker) {
+	involved := field.NewPath(names.InvolvedObject, "namespace")
 	about, namespace := e.GetInvolvedObject().GetNamespace(), e.GetMetadata().GetNamespace()
 	if e.GetEventTime() == nil {
 		if about != namespace && (about != "" || namespace != "default") {
@@ -120,7 +135,7 @@ func checkEvent(e *corev1.Event, c *rules.Checker) {
 	if about == "" && namespace != "default" && namespace != "kube-system" {
 		c.Invalid(involved, about, "does not match event.namespace")
 	}
-	component := field.NewPath("reportingComponent")
+	component := field.NewPath(names.ReportingComponent)
 	if e.GetReportingComponent() == "" {
 		c.Required(component, "")
 	}
@@ -137,6 +152,6 @@ func checkEvent(e *corev1.Event, c *rules.Checker) {
 	word("action", e.GetAction())
 	word("reason", e.GetReason())
 	if len(e.GetMessage()) > maxEventMessage {
-		c.Invalid(field.NewPath("message"), "", fmt.Sprintf("can have at most %d characters", maxEventMessage))
+		c.Invalid(field.NewPath(names.Message), "", fmt.Sprintf("can have at most %d characters", maxEventMessage))
 	}
 }

@@ -19,13 +19,7 @@ var Kinds = []*scheme.Kind{
 		New:        func() scheme.Object { return new(corev1.Endpoints) },
 		Columns:    endpointsColumns, Rules: endpointsRules,
 	},
-	{
-		Version: "v1", Name: "Event", Plural: "events", Singular: "event", ShortNames: []string{"ev"},
-		Namespaced: true,
-		New:        func() scheme.Object { return new(corev1.Event) },
-		Columns:    eventColumns, Fields: eventFields, Rules: eventRules,
-		HideName: true,
-	},
+	EventKind,
 	{
 		Version: "v1", Name: "Namespace", Plural: "namespaces", Singular: "namespace", ShortNames: []string{"ns"},
 		Subresources: scheme.StatusOnly,

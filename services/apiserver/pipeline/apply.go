@@ -92,7 +92,7 @@ func (p *plan) apply(ctx context.Context, t target, req *apiv1.ApplyRequest) (*c
 	if req.GetSubresource() == subresourceStatus {
 		c, err = p.completeStatus(ctx, k, live, merged)
 	} else {
-		c, err = p.completeWrite(ctx, req.GetSubresource(), k, live, merged)
+		c, err = p.completeWrite(ctx, req.GetSubresource(), asked, live, merged)
 	}
 	if err != nil {
 		return nil, err

@@ -68,6 +68,9 @@ func (p *plan) createObject(ctx context.Context, asked *scheme.Kind, o scheme.Ob
 	now := time.Now()
 	meta.Uid, meta.CreationTimestamp = uuid.NewString(), timestamppb.New(now.Truncate(time.Second))
 	meta.DeletionTimestamp, meta.DeletionGracePeriodSeconds = nil, nil
+	if err := checkSent(asked, o, nil); err != nil {
+		return nil, err
+	}
 	k.PrepareCreate(o)
 	if err := p.CheckLease(ctx, lease); err != nil {
 		return nil, err

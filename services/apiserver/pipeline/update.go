@@ -140,7 +140,7 @@ func (p *plan) updateObject(
 ) (*change, error) {
 	k := asked.Stored()
 	expected := updated.GetMetadata().GetResourceVersion() != ""
-	c, err := p.completeWrite(ctx, subresource, k, old, updated)
+	c, err := p.completeWrite(ctx, subresource, asked, old, updated)
 	if err != nil {
 		return nil, err
 	}
@@ -160,14 +160,22 @@ func (p *plan) updateObject(
 	return c, nil
 }
 
-// completeWrite completes the object that a client sent in place of old, by a write to the object
-// or to a subresource that is a view of it, and checks it. old, which was decoded for this plan,
-// gets the defaults of today. The change that it returns has the writes beside that of the object,
-// such as allocations.
-func (p *plan) completeWrite(ctx context.Context, subresource string, k *scheme.Kind, old, updated scheme.Object) (*change, error) {
+// completeWrite completes the object that a client sent in the asked version in place of old, by a
+// write to the object or to a subresource that is a view of it, and checks it. old, which was
+// decoded for this plan, gets the defaults of today. The change that it returns has the writes
+// beside that of the object, such as allocations.
+func (p *plan) completeWrite(
+	ctx context.Context, subresource string, asked *scheme.Kind, old, updated scheme.Object,
+) (*change, error) {
+	k := asked.Stored()
 	// A field whose default is newer than the stored object has not been changed by the client.
 	k.Default(old)
 	keepServerMetadata(updated.GetMetadata(), old.GetMetadata())
+	if subresource == "" {
+		if err := checkSent(asked, updated, old); err != nil {
+			return nil, err
+		}
+	}
 	part, validate := k.Part(subresource), k.ValidateUpdate
 	if part != nil {
 		setClientMetadata(updated.GetMetadata(), old.GetMetadata())
@@ -195,6 +203,33 @@ func (p *plan) completeWrite(ctx context.Context, subresource string, k *scheme.
 		return nil, err
 	}
 	return &change{kind: k, object: updated, writes: extra, conditions: attributes.Conditions}, nil
+}
+
+// checkSent checks an object, which is of the stored version, by the rules of the version that the
+// client sent it in, unless that is the stored one. old is the object that it replaces, nil for a
+// new one.
+func checkSent(asked *scheme.Kind, o, old scheme.Object) error {
+	if asked.Conversion == nil || asked.Rules == nil {
+		return nil
+	}
+	sent, err := asked.FromStored(o)
+	if err != nil {
+		return err
+	}
+	var errs field.ErrorList
+	if old == nil {
+		errs = append(asked.Validate(sent), asked.ValidateNew(sent)...)
+	} else {
+		was, err := asked.FromStored(old)
+		if err != nil {
+			return err
+		}
+		errs = append(newErrors(asked, sent, was), asked.ValidateUpdate(sent, was)...)
+	}
+	if len(errs) > 0 {
+		return apierr.Invalid(asked, o.GetMetadata().GetName(), errs)
+	}
+	return nil
 }
 
 // newErrors returns the errors of an object that the stored one does not have as well. A value that

@@ -25,6 +25,7 @@ import (
 	_ "k8s.io/kubernetes/pkg/apis/coordination/install"
 	_ "k8s.io/kubernetes/pkg/apis/core/install"
 	_ "k8s.io/kubernetes/pkg/apis/discovery/install"
+	_ "k8s.io/kubernetes/pkg/apis/events/install"
 	_ "k8s.io/kubernetes/pkg/apis/networking/install"
 	_ "k8s.io/kubernetes/pkg/apis/node/install"
 	_ "k8s.io/kubernetes/pkg/apis/policy/install"
@@ -101,11 +102,11 @@ func answerTo(r request) (a answer) {
 	}
 	var errs field.ErrorList
 	if r.Old == nil {
-		errs, err = validateCreate(object)
+		errs, err = validateCreate(object, version)
 	} else {
 		var old runtime.Object
 		if old, _, err = decode(r.Old); err == nil {
-			errs, err = validateUpdate(object, old, r.Subresource)
+			errs, err = validateUpdate(object, old, version, r.Subresource)
 		}
 	}
 	if err != nil {

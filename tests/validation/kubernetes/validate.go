@@ -28,8 +28,9 @@ import (
 	networkingvalidation "k8s.io/kubernetes/pkg/apis/networking/validation"
 )
 
-// validateCreate does what the strategies of Kubernetes' registries do before an object is created.
-func validateCreate(object runtime.Object) (field.ErrorList, error) {
+// validateCreate does what the strategies of Kubernetes' registries do before an object, which was
+// sent in a version, is created.
+func validateCreate(object runtime.Object, version schema.GroupVersion) (field.ErrorList, error) {
 	m, err := meta.Accessor(object)
 	if err != nil {
 		return nil, err
@@ -37,7 +38,7 @@ func validateCreate(object runtime.Object) (field.ErrorList, error) {
 	if m.GetName() == "" && m.GetGenerateName() != "" {
 		m.SetName(m.GetGenerateName() + "abcde")
 	}
-	errs, err := create(object)
+	errs, err := create(object, version)
 	if err != nil || len(errs) > 0 {
 		return errs, err
 	}
@@ -58,7 +59,7 @@ func metadata(object runtime.Object) (field.ErrorList, error) {
 	return validation.ValidateObjectMetaAccessor(m, namespaced, path.ValidatePathSegmentName, field.NewPath("metadata")), nil
 }
 
-func create(object runtime.Object) (field.ErrorList, error) {
+func create(object runtime.Object, version schema.GroupVersion) (field.ErrorList, error) {
 	if k, ok := kinds[reflect.TypeOf(object)]; ok {
 		return k.create(object), nil
 	}
@@ -66,7 +67,7 @@ func create(object runtime.Object) (field.ErrorList, error) {
 	case *core.ConfigMap:
 		return corevalidation.ValidateConfigMap(o), nil
 	case *core.Event:
-		return corevalidation.ValidateEventCreate(o, schema.GroupVersion{Version: "v1"}), nil
+		return corevalidation.ValidateEventCreate(o, version), nil
 	case *core.Namespace:
 		return corevalidation.ValidateNamespace(o), nil
 	case *core.Node:
@@ -133,11 +134,11 @@ func create(object runtime.Object) (field.ErrorList, error) {
 
 // validateUpdate does what the strategies do before an object is updated; status stays as it was,
 // unless the update is by the subresource.
-func validateUpdate(object, old runtime.Object, subresource string) (field.ErrorList, error) {
+func validateUpdate(object, old runtime.Object, version schema.GroupVersion, subresource string) (field.ErrorList, error) {
 	if err := keepSystemFields(object, old); err != nil {
 		return nil, err
 	}
-	write := update
+	write := func(object, old runtime.Object) (field.ErrorList, error) { return update(object, old, version) }
 	switch subresource {
 	case "status":
 		write = updateStatus
@@ -164,7 +165,7 @@ func validateUpdate(object, old runtime.Object, subresource string) (field.Error
 	return validation.ValidateObjectMetaAccessorUpdate(m, was, field.NewPath("metadata")), nil
 }
 
-func update(object, old runtime.Object) (field.ErrorList, error) {
+func update(object, old runtime.Object, version schema.GroupVersion) (field.ErrorList, error) {
 	if k, ok := kinds[reflect.TypeOf(object)]; ok {
 		return k.update(object, old), nil
 	}
@@ -172,7 +173,7 @@ func update(object, old runtime.Object) (field.ErrorList, error) {
 	case *core.ConfigMap:
 		return corevalidation.ValidateConfigMapUpdate(o, old.(*core.ConfigMap)), nil
 	case *core.Event:
-		return corevalidation.ValidateEventUpdate(o, old.(*core.Event), schema.GroupVersion{Version: "v1"}), nil
+		return corevalidation.ValidateEventUpdate(o, old.(*core.Event), version), nil
 	case *core.Namespace:
 		was := old.(*core.Namespace)
 		o.Spec.Finalizers, o.Status = was.Spec.Finalizers, was.Status
