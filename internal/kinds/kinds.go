@@ -22,6 +22,7 @@ import (
 	"github.com/xebec-project/xebec/internal/kinds/networking"
 	"github.com/xebec-project/xebec/internal/kinds/node"
 	"github.com/xebec-project/xebec/internal/kinds/policy"
+	"github.com/xebec-project/xebec/internal/kinds/resource"
 	"github.com/xebec-project/xebec/internal/kinds/scheduling"
 	"github.com/xebec-project/xebec/internal/kinds/storage"
 	"github.com/xebec-project/xebec/internal/scheme"
@@ -31,6 +32,8 @@ import (
 var builtin = slices.Concat(
 	core.Kinds, apps.Kinds, batch.Kinds, coordination.Kinds, discovery.Kinds, events.Kinds, gateway.Kinds, networking.Kinds,
 	node.Kinds, policy.Kinds, scheduling.Kinds, storage.Kinds,
+	core.Kinds, apps.Kinds, batch.Kinds, coordination.Kinds, discovery.Kinds, gateway.Kinds, networking.Kinds, node.Kinds,
+	policy.Kinds, resource.Kinds, scheduling.Kinds, storage.Kinds,
 )
 
 // NewScheme returns a scheme of the compiled-in kinds, to which others can be added. The

@@ -32,7 +32,7 @@ func (c *compiler) compile(d protoreflect.MessageDescriptor) *plan {
 		if s.validates() {
 			p.checks = append(p.checks, s)
 		}
-		if s.value.IsValid() || s.below != nil && len(s.below.defaults) > 0 {
+		if s.value.IsValid() || s.below != nil && s.shape != shapeMap && len(s.below.defaults) > 0 {
 			p.defaults = append(p.defaults, s)
 		}
 	}
@@ -45,6 +45,9 @@ func (c *compiler) step(f protoreflect.FieldDescriptor) *step {
 		s.name = ""
 	}
 	s.check = scalarCheckOf(s.rules)
+	if s.shape == shapeMap && isObject(f.MapValue().Message()) {
+		s.below = c.compile(f.MapValue().Message())
+	}
 	if (s.shape == shapeMessage || s.shape == shapeMessages) && s.rules.GetRefused() == "" {
 		s.below = c.compile(f.Message())
 		for _, name := range s.rules.GetUnique() {
@@ -84,8 +87,7 @@ func shapeOf(f protoreflect.FieldDescriptor) shape {
 	switch {
 	case f.IsMap():
 		return shapeMap
-	case f.Message() != nil && (f.Message().FullName() == "google.protobuf.Timestamp" ||
-		MessageRulesOf(f.Message()).GetJsonForm() != metav1.JsonForm_JSON_FORM_UNSPECIFIED):
+	case f.Message() != nil && !isObject(f.Message()):
 		if f.IsList() {
 			return shapeUnchecked
 		}
@@ -106,6 +108,13 @@ func shapeOf(f protoreflect.FieldDescriptor) shape {
 		return shapeNumber
 	}
 	return shapeOther
+}
+
+// isObject reports whether a message is an object of its fields in JSON, not a single value. It is
+// false for nil.
+func isObject(d protoreflect.MessageDescriptor) bool {
+	return d != nil && d.FullName() != "google.protobuf.Timestamp" &&
+		MessageRulesOf(d).GetJsonForm() == metav1.JsonForm_JSON_FORM_UNSPECIFIED
 }
 
 // valueOf parses the default of a field. A message can only default to an empty one, unless it is

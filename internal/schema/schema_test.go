@@ -14,6 +14,7 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	networkingv1 "github.com/xebec-project/xebec/proto/xebec/networking/v1"
+	resourcev1 "github.com/xebec-project/xebec/proto/xebec/resource/v1"
 )
 
 func TestDefaultSetsWhatIsNotSet(t *testing.T) {
@@ -88,6 +89,9 @@ func TestValidateKinds(t *testing.T) {
 		{"network", &corev1.Node{Spec: &corev1.NodeSpec{PodCidrs: []string{"10.0.0.1/8"}}}, []string{"spec.podCIDRs[0]: Invalid value: \"10.0.0.1/8\": must not have bits set"}},
 		{"percentage", rolling(&metav1.IntOrString{Type: 1, StrVal: "x%"}), []string{"maxSurge: Invalid value: \"x%\": a valid percent string"}},
 		{"negative count", rolling(&metav1.IntOrString{IntVal: -1}), []string{"maxSurge: Invalid value: -1: must be greater than or equal to 0"}},
+		{"value in a map", &resourcev1.Device{Name: "a", Attributes: map[string]*resourcev1.DeviceAttribute{
+			"model": {String_: proto.String(strings.Repeat("x", 65))}, "sizes": {Ints: []int64{1}}}},
+			[]string{"attributes[model].string: Too long: may not be more than 64 bytes", "attributes[sizes].ints: Unsupported value"}},
 		{"path segment", &networkingv1.ParentReference{Resource: "services", Name: "a/b"}, []string{"name: Invalid value: \"a/b\": may not contain '/'"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

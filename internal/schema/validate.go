@@ -168,7 +168,7 @@ func (w *walker) unique(s *step, v protoreflect.Value, seen map[string]bool) {
 }
 
 func (w *walker) checkMap(s *step, m protoreflect.Map) {
-	if m.Len() == 0 || s.check.key == nil && s.check.text == nil {
+	if m.Len() == 0 || s.check.key == nil && s.check.text == nil && !s.below.validates() {
 		return
 	}
 	keys := make([]string, 0, m.Len())
@@ -190,6 +190,11 @@ func (w *walker) checkMap(s *step, m protoreflect.Map) {
 			w.checkFormat(s.check.text, m.Get(protoreflect.ValueOfString(key).MapKey()).String())
 		}
 		if atKey {
+			w.at.pop()
+		}
+		if s.below.validates() {
+			w.at.pushKey(key)
+			w.message(s.below, m.Get(protoreflect.ValueOfString(key).MapKey()).Message())
 			w.at.pop()
 		}
 	}

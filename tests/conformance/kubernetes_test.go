@@ -15,6 +15,7 @@ import (
 	k8snetworkingv1 "k8s.io/api/networking/v1"
 	k8snodev1 "k8s.io/api/node/v1"
 	k8spolicyv1 "k8s.io/api/policy/v1"
+	k8sresourcev1 "k8s.io/api/resource/v1"
 	k8sschedulingv1 "k8s.io/api/scheduling/v1"
 	k8sstoragev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -38,6 +39,8 @@ func kubernetesScheme(t *testing.T) *runtime.Scheme {
 		k8sappsv1.AddToScheme, k8sbatchv1.AddToScheme, k8scoordinationv1.AddToScheme, k8scorev1.AddToScheme,
 		k8sdiscoveryv1.AddToScheme, k8seventsv1.AddToScheme, k8snetworkingv1.AddToScheme, k8snodev1.AddToScheme, k8spolicyv1.AddToScheme,
 		k8sschedulingv1.AddToScheme, k8sstoragev1.AddToScheme,
+		k8sdiscoveryv1.AddToScheme, k8snetworkingv1.AddToScheme, k8snodev1.AddToScheme, k8spolicyv1.AddToScheme,
+		k8sresourcev1.AddToScheme, k8sschedulingv1.AddToScheme, k8sstoragev1.AddToScheme,
 	} {
 		if err := add(s); err != nil {
 			t.Fatal(err)

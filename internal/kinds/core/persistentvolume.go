@@ -139,7 +139,7 @@ func checkPersistentVolume(v *corev1.PersistentVolume, c *rules.Checker) {
 	checkVolumeSpec(c, p, v.GetMetadata().GetName(), s)
 	checkVolumeCapacity(c, p.Child("capacity"), s.GetCapacity())
 	if s.GetNodeAffinity() != nil {
-		checkNodeSelector(c, p.Child("nodeAffinity", "required"), s.GetNodeAffinity().GetRequired())
+		CheckNodeSelector(c, p.Child("nodeAffinity", "required"), s.GetNodeAffinity().GetRequired())
 	} else if s.GetPersistentVolumeSource().GetLocal() != nil {
 		c.Required(p.Child("nodeAffinity"), "Local volume requires node affinity")
 	}

@@ -217,7 +217,7 @@ func checkAffinity(c *rules.Checker, p *field.Path, a *corev1.Affinity) {
 	const required, preferred = "requiredDuringSchedulingIgnoredDuringExecution", "preferredDuringSchedulingIgnoredDuringExecution"
 
 	node := p.Child("nodeAffinity")
-	checkNodeSelector(c, node.Child(required), a.GetNodeAffinity().GetRequiredDuringSchedulingIgnoredDuringExecution())
+	CheckNodeSelector(c, node.Child(required), a.GetNodeAffinity().GetRequiredDuringSchedulingIgnoredDuringExecution())
 	for i, t := range a.GetNodeAffinity().GetPreferredDuringSchedulingIgnoredDuringExecution() {
 		at := node.Child(preferred).Index(i)
 		checkNodeTerm(c, at.Child("preference"), t.GetPreference())
@@ -237,11 +237,12 @@ func checkAffinity(c *rules.Checker, p *field.Path, a *corev1.Affinity) {
 		a.GetPodAntiAffinity().GetPreferredDuringSchedulingIgnoredDuringExecution())
 }
 
-func checkNodeSelector(c *rules.Checker, p *field.Path, s *corev1.NodeSelector) {
+// CheckNodeSelector checks the terms of a selector of nodes that must hold.
+func CheckNodeSelector(c *rules.Checker, p *field.Path, s *corev1.NodeSelector) {
+	terms := p.Child("nodeSelectorTerms")
 	for i, t := range s.GetNodeSelectorTerms() {
-		at := p.Child("nodeSelectorTerms").Index(i)
-		checkNodeTerm(c, at, t)
-		checkLabelValues(c, at, t)
+		checkNodeTerm(c, terms.Index(i), t)
+		checkLabelValues(c, terms.Index(i), t)
 	}
 }
 

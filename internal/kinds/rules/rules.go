@@ -36,6 +36,8 @@ type For[T scheme.Object] struct {
 	PrepareStatus func(new, old T)
 	// warn returns warnings about values that have no effect.
 	Warn func(T) []string
+	// Generation gives objects a generation although the kind has no status, as Kubernetes does.
+	Generation bool
 	// keepsStatus lets the creator set the status, as a node does when it registers itself.
 	KeepsStatus bool
 }
@@ -104,7 +106,7 @@ func (r For[T]) PrepareCreate(o scheme.Object) {
 	}
 	if meta := o.GetMetadata(); meta != nil {
 		meta.Generation = 0
-		if hasGeneration(m) {
+		if r.Generation || hasGeneration(m) {
 			meta.Generation = 1
 		}
 	}
@@ -127,7 +129,7 @@ func (r For[T]) PrepareUpdate(new, old scheme.Object) {
 	}
 	if meta := new.GetMetadata(); meta != nil {
 		meta.Generation = old.GetMetadata().GetGeneration()
-		if hasGeneration(m) && wantedChanged(m, old.ProtoReflect()) {
+		if (r.Generation || hasGeneration(m)) && wantedChanged(m, old.ProtoReflect()) {
 			meta.Generation++
 		}
 	}
