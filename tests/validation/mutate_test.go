@@ -5,6 +5,7 @@ import (
 	"hash/fnv"
 	"io"
 	"iter"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -91,10 +92,16 @@ var ignoredMetadata = map[string]bool{
 func (m *mutator) below(f protoreflect.FieldDescriptor, path string, value any) {
 	switch v := value.(type) {
 	case map[string]any:
-		if f.IsMap() || !isObject(f.Message()) {
-			return
+		switch {
+		case f.IsMap() && isObject(f.MapValue().Message()):
+			for _, key := range slices.Sorted(maps.Keys(v)) {
+				if object, ok := v[key].(map[string]any); ok {
+					m.message(f.MapValue().Message(), path+"["+key+"]", object)
+				}
+			}
+		case !f.IsMap() && isObject(f.Message()):
+			m.message(f.Message(), path, v)
 		}
-		m.message(f.Message(), path, v)
 	case []any:
 		for i, item := range v {
 			at := fmt.Sprintf("%s[%d]", path, i)
@@ -237,6 +244,8 @@ func mapsOf(f protoreflect.FieldDescriptor, value any) []any {
 	switch {
 	case f.MapValue().Kind() == protoreflect.BytesKind:
 		fine = "eA=="
+	case isObject(f.MapValue().Message()):
+		fine = map[string]any{}
 	case f.MapValue().Message() != nil:
 		fine = "1"
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/scheme"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	resourcev1 "github.com/xebec-project/xebec/proto/xebec/resource/v1"
 )
 
 // status compares updates of the status of a valid object to each of its mutations.
@@ -24,9 +25,27 @@ func (c *comparison) status(o scheme.Object) {
 	d := o.ProtoReflect().Descriptor()
 	base, raw := c.value(o)
 	stored := c.stored(raw)
-	for m := range mutations(d, base, allBut(d, "", "status")...) {
+	// Kubernetes compares times with fractions of seconds, which it does not store.
+	skip := append(allBut(d, "", "status"), "status.allocation.allocationTimestamp")
+	for m := range mutations(d, base, skip...) {
 		got := c.subresource(k, "status", nameOf(o)+": "+m.what, m.object, stored, raw)
 		c.breaks(m, got)
+	}
+	if r, ok := o.(*resourcev1.ResourceClaim); ok {
+		c.allocate(r, base)
+	}
+}
+
+// allocate compares updates of the status of a claim without one to each mutation of the given
+// object: an allocation never changes.
+func (c *comparison) allocate(claim *resourcev1.ResourceClaim, base map[string]any) {
+	k, d := kinds.Of(claim), claim.ProtoReflect().Descriptor()
+	before := proto.CloneOf(claim)
+	before.Status = nil
+	_, raw := c.value(before)
+	stored := c.stored(raw)
+	for m := range mutations(d, base, allBut(d, "", "status")...) {
+		c.breaks(m, c.subresource(k, "status", nameOf(claim)+" without a status: "+m.what, m.object, stored, raw))
 	}
 }
 

@@ -58,7 +58,15 @@ var incomplete = []string{
 	"spec.volumes[].projected.sources[].serviceAccountToken Forbidden", "spec.resources.claims Forbidden", "binaryData Forbidden",
 	"spec.ephemeralContainers[].ports Forbidden", "spec.ephemeralContainers[].resizePolicy Forbidden",
 	"spec.ephemeralContainers[].restartPolicyRules Forbidden",
+	"spec.metadata.ownerReferences Forbidden", "spec.metadata.finalizers Forbidden", "spec.metadata.managedFields Forbidden",
 }
+
+const (
+	// uncompiled is how the paths of CEL expressions end, which Xebec does not compile.
+	uncompiled = ".cel.expression"
+	// emptyAndSet is the detail of an error that Kubernetes also has when one of the lists is empty.
+	emptyAndSet = "only one of `sharedCounters` or `devices` is allowed"
+)
 
 // create validates an object that is created as the apiserver does, and returns it as it is stored.
 func create(object json.RawMessage) (scheme.Object, []violation) {
@@ -130,8 +138,10 @@ var families = []string{core.FamilyIPv4, core.FamilyIPv6}
 
 var (
 	indices = regexp.MustCompile(`\[\d+\]`)
-	quoted  = regexp.MustCompile("'[^']*'|\"[^\"]*\"")
-	row     = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([A-Z][A-Za-z, ]+) \\|")
+	// belowKey is the rest of a place from the key of a map on.
+	belowKey = regexp.MustCompile(`\[[^\]].*`)
+	quoted   = regexp.MustCompile("'[^']*'|\"[^\"]*\"")
+	row      = regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([A-Z][A-Za-z, ]+) \\|")
 )
 
 // comparison collects differences.
@@ -284,6 +294,8 @@ func (c *comparison) object(o scheme.Object) {
 	case k.Name == "VolumeAttachment":
 		spec := o.(*storagev1.VolumeAttachment).GetSpec().GetSource().GetInlineVolumeSpec()
 		skip = append(skip, otherSources("spec.source.inlineVolumeSpec.", spec)...)
+	case k.Name == "ResourceSlice":
+		skip = append(skip, "spec.devices[0].taints[0].timeAdded", "spec.devices[0].taints[1].timeAdded") // The default is the current time.
 	case k.Name != "Pod":
 		skip = append(skip, "spec.template.spec", "template.spec")
 	}
@@ -390,14 +402,16 @@ func (c *comparison) encode(o scheme.Object) json.RawMessage {
 func (c *comparison) compare(k *scheme.Kind, what string, got []violation, want answer) {
 	switch {
 	case len(got) == 0 && want.refused():
-		complete := func(v violation) bool { return !slices.Contains(incomplete, place(v.Field)+" "+v.Type) }
+		complete := func(v violation) bool {
+			return !slices.Contains(incomplete, place(v.Field)+" "+v.Type) && !strings.HasSuffix(v.Field, uncompiled) && v.Detail != emptyAndSet
+		}
 		if want.Decode == "" && !slices.ContainsFunc(want.Errors, complete) {
 			return
 		}
 		c.t.Errorf("%s: accepted, though Kubernetes refuses it: %.400s %.600v", what, want.Decode, want.Errors)
 	case len(got) > 0 && !want.refused():
 		for _, v := range got {
-			entry := k.Name + " " + place(v.Field)
+			entry := k.Name + " " + belowKey.ReplaceAllString(place(v.Field), "")
 			if !c.stricter[entry] && !notServed(k, v) {
 				c.t.Errorf("%s: refused, though Kubernetes accepts it and docs/fields.md does not say so: %+v", what, v)
 			}

@@ -49,6 +49,7 @@ var kinds = func() map[reflect.Type]kind {
 	m := map[reflect.Type]kind{}
 	add := func(t reflect.Type, k kind) { m[t] = k }
 	addNetworking(add)
+	addResource(add)
 	addStorage(add)
 	addVolumes(add)
 	addServiceCIDR(add)
