@@ -35,7 +35,7 @@ var kubernetesKinds = map[string][]string{
 	"policy":                       {"Eviction", "PodDisruptionBudget"},
 	"rbac.authorization.k8s.io":    {"ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"},
 	"resource.k8s.io":              {"DeviceClass", "DeviceTaintRule", "ResourceClaim", "ResourceClaimTemplate", "ResourceSlice"},
-	"scheduling.k8s.io":            {"PriorityClass", "Workload"},
+	"scheduling.k8s.io":            {"PodGroup", "PriorityClass", "Workload"},
 	"storage.k8s.io": {"CSIDriver", "CSINode", "CSIStorageCapacity", "StorageClass", "VolumeAttachment",
 		"VolumeAttributesClass"},
 	"storagemigration.k8s.io": {"StorageVersionMigration"},

@@ -73,6 +73,8 @@ func TestTable(t *testing.T) {
 		"resource.k8s.io/v1 ResourceClaimTemplate",
 		"resource.k8s.io/v1 ResourceSlice",
 		"scheduling.k8s.io/v1 PriorityClass",
+		"scheduling.k8s.io/v1alpha2 PodGroup",
+		"scheduling.k8s.io/v1alpha2 Workload",
 		"storage.k8s.io/v1 CSIDriver",
 		"storage.k8s.io/v1 CSINode",
 		"storage.k8s.io/v1 CSIStorageCapacity",

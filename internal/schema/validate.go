@@ -86,7 +86,7 @@ func (w *walker) field(s *step, m protoreflect.Message) {
 		return
 	}
 	// The bounds of a number without presence hold for 0 too.
-	if !has && !r.GetCheckEmpty() && (s.shape != shapeNumber || s.field.HasPresence()) {
+	if !has && (s.field.HasPresence() || !r.GetCheckEmpty() && s.shape != shapeNumber) {
 		return
 	}
 	switch s.shape {

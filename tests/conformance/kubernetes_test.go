@@ -6,6 +6,7 @@ package conformance_test
 import (
 	"testing"
 
+	k8sschedulingv1alpha2 "k8s.io/api-1.36/scheduling/v1alpha2"
 	k8sappsv1 "k8s.io/api/apps/v1"
 	k8sbatchv1 "k8s.io/api/batch/v1"
 	k8scoordinationv1 "k8s.io/api/coordination/v1"
@@ -41,6 +42,8 @@ func kubernetesScheme(t *testing.T) *runtime.Scheme {
 		k8sschedulingv1.AddToScheme, k8sstoragev1.AddToScheme,
 		k8sdiscoveryv1.AddToScheme, k8snetworkingv1.AddToScheme, k8snodev1.AddToScheme, k8spolicyv1.AddToScheme,
 		k8sresourcev1.AddToScheme, k8sschedulingv1.AddToScheme, k8sstoragev1.AddToScheme,
+		k8sdiscoveryv1.AddToScheme, k8snetworkingv1.AddToScheme, k8snodev1.AddToScheme, k8spolicyv1.AddToScheme,
+		k8sschedulingv1.AddToScheme, k8sschedulingv1alpha2.AddToScheme, k8sstoragev1.AddToScheme,
 	} {
 		if err := add(s); err != nil {
 			t.Fatal(err)

@@ -43,6 +43,9 @@ func checkPodSpec(c *rules.Checker, p *field.Path, s *corev1.PodSpec) {
 	for i, r := range s.GetImagePullSecrets() {
 		c.ObjectName(p.Child("imagePullSecrets").Index(i).Child("name"), r.GetName())
 	}
+	if g := s.GetSchedulingGroup(); g != nil && g.PodGroupName == nil {
+		c.Invalid(p.Child("schedulingGroup", "podGroupName"), nil, "must specify one of: `podGroupName`")
+	}
 	if len(s.GetOverhead()) > 0 {
 		CheckResources(c, p.Child("overhead"), &corev1.ResourceRequirements{Limits: s.GetOverhead()})
 	}

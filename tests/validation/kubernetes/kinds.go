@@ -13,6 +13,7 @@ import (
 	nodevalidation "k8s.io/kubernetes/pkg/apis/node/validation"
 	"k8s.io/kubernetes/pkg/apis/policy"
 	policyvalidation "k8s.io/kubernetes/pkg/apis/policy/validation"
+	"k8s.io/kubernetes/pkg/apis/scheduling"
 	schedulingvalidation "k8s.io/kubernetes/pkg/apis/scheduling/validation"
 	"k8s.io/kubernetes/pkg/apis/storage"
 	storagevalidation "k8s.io/kubernetes/pkg/apis/storage/validation"
@@ -74,6 +75,7 @@ var kinds = func() map[reflect.Type]kind {
 	add(of(true,
 		schedulingvalidation.ValidatePriorityClass,
 		schedulingvalidation.ValidatePriorityClassUpdate, nil))
+	addGroups(add)
 	return m
 }()
 
@@ -116,5 +118,28 @@ func addStorage(add func(reflect.Type, kind)) {
 	add(of(false, capacity,
 		func(o, old *storage.CSIStorageCapacity) field.ErrorList {
 			return append(capacity(o), storagevalidation.ValidateCSIStorageCapacityUpdate(o, old)...)
+		}, nil))
+}
+
+func addGroups(add func(reflect.Type, kind)) {
+	add(of(false,
+		func(o *scheduling.PodGroup) field.ErrorList {
+			o.Status = scheduling.PodGroupStatus{}
+			return declared(o, nil, schedulingvalidation.ValidatePodGroup(o))
+		},
+		func(o, old *scheduling.PodGroup) field.ErrorList {
+			o.Status = old.Status
+			return declared(o, old, schedulingvalidation.ValidatePodGroupUpdate(o, old))
+		},
+		func(o, old *scheduling.PodGroup) field.ErrorList {
+			o.Spec = old.Spec
+			return declared(o, old, schedulingvalidation.ValidatePodGroupStatusUpdate(o, old))
+		}))
+	add(of(false,
+		func(o *scheduling.Workload) field.ErrorList {
+			return declared(o, nil, schedulingvalidation.ValidateWorkload(o))
+		},
+		func(o, old *scheduling.Workload) field.ErrorList {
+			return declared(o, old, schedulingvalidation.ValidateWorkloadUpdate(o, old))
 		}, nil))
 }

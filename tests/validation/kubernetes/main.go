@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
 	"k8s.io/kubernetes/pkg/api/legacyscheme"
 	_ "k8s.io/kubernetes/pkg/apis/apps/install"
 	_ "k8s.io/kubernetes/pkg/apis/batch/install"
@@ -33,6 +34,7 @@ import (
 	_ "k8s.io/kubernetes/pkg/apis/scheduling/install"
 	_ "k8s.io/kubernetes/pkg/apis/storage/install"
 	"k8s.io/kubernetes/pkg/capabilities"
+	"k8s.io/kubernetes/pkg/features"
 )
 
 type request struct {
@@ -57,6 +59,12 @@ type answer struct {
 var codecs = serializer.NewCodecFactory(legacyscheme.Scheme, serializer.EnableStrict)
 
 func main() {
+	// Groups of pods are in effect here and an alpha feature there.
+	if err := utilfeature.DefaultMutableFeatureGate.SetFromMap(map[string]bool{
+		string(features.GenericWorkload): true, string(features.GangScheduling): true,
+	}); err != nil {
+		exit(fmt.Errorf("set feature gates: %w", err))
+	}
 	// Kubernetes' apiserver allows privileged containers by a flag.
 	capabilities.Setup(true, 0)
 	in := bufio.NewScanner(os.Stdin)

@@ -26,6 +26,7 @@ import (
 	discoveryvalidation "k8s.io/kubernetes/pkg/apis/discovery/validation"
 	"k8s.io/kubernetes/pkg/apis/networking"
 	networkingvalidation "k8s.io/kubernetes/pkg/apis/networking/validation"
+	"k8s.io/kubernetes/pkg/features"
 )
 
 // validateCreate does what the strategies of Kubernetes' registries do before an object, which was
@@ -306,13 +307,18 @@ func keepSystemFields(object, old runtime.Object) error {
 	return nil
 }
 
+// gates are the feature gates that declarative rules of PodGroups and Workloads ask about.
+var gates = []string{
+	string(features.DRAWorkloadResourceClaims), string(features.TopologyAwareWorkloadScheduling), string(features.WorkloadAwarePreemption),
+}
+
 // declared adds what the declarative rules of a kind find beyond its written ones.
 func declared(object, old runtime.Object, errs field.ErrorList) field.ErrorList {
 	var found field.ErrorList
 	if old == nil {
-		found = legacyscheme.Scheme.Validate(context.Background(), nil, external(object))
+		found = legacyscheme.Scheme.Validate(context.Background(), gates, external(object))
 	} else {
-		found = legacyscheme.Scheme.ValidateUpdate(context.Background(), nil, external(object), external(old))
+		found = legacyscheme.Scheme.ValidateUpdate(context.Background(), gates, external(object), external(old))
 	}
 	matcher := field.ErrorMatcher{}.ByType().ByField()
 	for _, e := range found {
@@ -334,6 +340,9 @@ func external(object runtime.Object) runtime.Object {
 		exit(err)
 	}
 	version := schema.GroupVersion{Group: kinds[0].Group, Version: "v1"}
+	if !legacyscheme.Scheme.Recognizes(version.WithKind(kinds[0].Kind)) {
+		version.Version = "v1alpha2"
+	}
 	converted, err := legacyscheme.Scheme.ConvertToVersion(object, version)
 	if err != nil {
 		exit(err)

@@ -178,7 +178,7 @@ type PodSpec struct {
 	// Host name that the pod sees, over hostname and subdomain, without an effect on DNS. At most 64 characters. Not with
 	// hostNetwork or setHostnameAsFQDN.
 	HostnameOverride *string `protobuf:"bytes,41,opt,name=hostname_override,json=hostnameOverride,proto3,oneof" json:"hostname_override,omitempty"`
-	// Group of pods that is scheduled as one; the pod stands for itself when absent.
+	// Group of pods by whose policy the pod is scheduled; the pod stands for itself when absent.
 	SchedulingGroup *PodSchedulingGroup `protobuf:"bytes,43,opt,name=scheduling_group,json=schedulingGroup,proto3" json:"scheduling_group,omitempty"`
 	// Responders that are asked before an eviction of the pod, by priority. At most 10, not with schedulingGroup.
 	EvictionResponders []*EvictionResponder `protobuf:"bytes,44,rep,name=eviction_responders,json=evictionResponders,proto3" json:"eviction_responders,omitempty"`
@@ -1001,10 +1001,10 @@ func (x *PodResourceClaim) GetResourceClaimTemplateName() string {
 	return ""
 }
 
-// PodSchedulingGroup names a group of pods that is scheduled as one.
+// PodSchedulingGroup names the group of pods by whose policy a pod is scheduled.
 type PodSchedulingGroup struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of the PodGroup in the pod's namespace. It need not exist yet.
+	// Name of the PodGroup in the pod's namespace. The pod waits until it exists.
 	PodGroupName  *string `protobuf:"bytes,1,opt,name=pod_group_name,json=podGroupName,proto3,oneof" json:"pod_group_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1904,7 +1904,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\x8e\x1d\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xe9\x1c\n" +
 	"\aPodSpec\x12G\n" +
 	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x03\xc2\x01\x04nameR\avolumes\x12R\n" +
 	"\n" +
@@ -1955,8 +1955,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x0fresource_claims\x18' \x03(\v2\x1f.xebec.core.v1.PodResourceClaimBD\xc2\xda\x18@\x18\x02\"\x04nameB,dynamic resource allocation is not supported\xb8\x01\x03\xc2\x01\x04nameR\x0eresourceClaims\x12A\n" +
 	"\tresources\x18( \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x120\n" +
 	"\x11hostname_override\x18) \x01(\tH\n" +
-	"R\x10hostnameOverride\x88\x01\x01\x12q\n" +
-	"\x10scheduling_group\x18+ \x01(\v2!.xebec.core.v1.PodSchedulingGroupB#\xc2\xda\x18\x1f:\x1dpods are scheduled one by oneR\x0fschedulingGroup\x12\x95\x01\n" +
+	"R\x10hostnameOverride\x88\x01\x01\x12L\n" +
+	"\x10scheduling_group\x18+ \x01(\v2!.xebec.core.v1.PodSchedulingGroupR\x0fschedulingGroup\x12\x95\x01\n" +
 	"\x13eviction_responders\x18, \x03(\v2 .xebec.core.v1.EvictionResponderBB\xc2\xda\x18>\x18\x02\"\x04name:#evictions do not ask responders yet\xb8\x01\x01\xc2\x01\x04name\xca\x01\x041.37R\x12evictionResponders\x1a?\n" +
 	"\x11NodeSelectorEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -2022,9 +2022,10 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x1cresource_claim_template_name\x18\x04 \x01(\tH\x01R\x19resourceClaimTemplateName\x88\x01\x01:\n" +
 	"\xc2\xda\x18\x06b\x04nameB\x16\n" +
 	"\x14_resource_claim_nameB\x1f\n" +
-	"\x1d_resource_claim_template_name\"f\n" +
-	"\x12PodSchedulingGroup\x12)\n" +
-	"\x0epod_group_name\x18\x01 \x01(\tH\x00R\fpodGroupName\x88\x01\x01:\x12\xc2\xda\x18\x0eR\fpodGroupNameB\x11\n" +
+	"\x1d_resource_claim_template_name\"r\n" +
+	"\x12PodSchedulingGroup\x125\n" +
+	"\x0epod_group_name\x18\x01 \x01(\tB\n" +
+	"\xc2\xda\x18\x06\x80\x01\x02\xc0\x02\x01H\x00R\fpodGroupName\x88\x01\x01:\x12\xc2\xda\x18\x0eR\fpodGroupNameB\x11\n" +
 	"\x0f_pod_group_name\"]\n" +
 	"\x11EvictionResponder\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
