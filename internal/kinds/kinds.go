@@ -31,9 +31,7 @@ import (
 // builtin has the compiled-in kinds of all groups.
 var builtin = slices.Concat(
 	core.Kinds, apps.Kinds, batch.Kinds, coordination.Kinds, discovery.Kinds, events.Kinds, gateway.Kinds, networking.Kinds,
-	node.Kinds, policy.Kinds, scheduling.Kinds, storage.Kinds,
-	core.Kinds, apps.Kinds, batch.Kinds, coordination.Kinds, discovery.Kinds, gateway.Kinds, networking.Kinds, node.Kinds,
-	policy.Kinds, resource.Kinds, scheduling.Kinds, storage.Kinds,
+	node.Kinds, policy.Kinds, resource.Kinds, scheduling.Kinds, storage.Kinds,
 )
 
 // NewScheme returns a scheme of the compiled-in kinds, to which others can be added. The
