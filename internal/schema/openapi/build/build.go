@@ -1,8 +1,10 @@
 package build
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -18,10 +20,13 @@ type Document struct {
 }
 
 // Documents returns a document of OpenAPI 3 for each group version of a scheme, in the order of
-// the scheme, and one of OpenAPI 2 for all. Comments are the descriptions, by full name of message
+// their names, and one of OpenAPI 2 for all. Comments are the descriptions, by full name of message
 // or field.
 func Documents(kinds *scheme.Scheme, comments map[protoreflect.FullName]string) (three []Document, two Document, err error) {
 	served := kinds.Served()
+	slices.SortStableFunc(served, func(a, b *scheme.Kind) int {
+		return cmp.Or(strings.Compare(a.Group, b.Group), strings.Compare(a.Version, b.Version))
+	})
 	names := definitionNames(served)
 	var versions [][]*scheme.Kind
 	for _, k := range served {

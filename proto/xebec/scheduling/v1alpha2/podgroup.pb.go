@@ -699,11 +699,12 @@ var File_xebec_scheduling_v1alpha2_podgroup_proto protoreflect.FileDescriptor
 
 const file_xebec_scheduling_v1alpha2_podgroup_proto_rawDesc = "" +
 	"\n" +
-	"(xebec/scheduling/v1alpha2/podgroup.proto\x12\x19xebec.scheduling.v1alpha2\x1a\x1dxebec/meta/v1/condition.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\xcb\x01\n" +
+	"(xebec/scheduling/v1alpha2/podgroup.proto\x12\x19xebec.scheduling.v1alpha2\x1a\x1dxebec/meta/v1/condition.proto\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\"\xd7\x01\n" +
 	"\bPodGroup\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12E\n" +
 	"\x04spec\x18\x02 \x01(\v2'.xebec.scheduling.v1alpha2.PodGroupSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\x12A\n" +
-	"\x06status\x18\x03 \x01(\v2).xebec.scheduling.v1alpha2.PodGroupStatusR\x06status\"\xf3\x06\n" +
+	"\x06status\x18\x03 \x01(\v2).xebec.scheduling.v1alpha2.PodGroupStatusR\x06status:\n" +
+	"\xc2\xda\x18\x06b\x04spec\"\x8b\a\n" +
 	"\fPodGroupSpec\x12r\n" +
 	"\x16pod_group_template_ref\x18\x01 \x01(\v24.xebec.scheduling.v1alpha2.PodGroupTemplateReferenceB\a\xc2\xda\x18\x03\xa8\x01\x01R\x13podGroupTemplateRef\x12m\n" +
 	"\x11scheduling_policy\x18\x02 \x01(\v23.xebec.scheduling.v1alpha2.PodGroupSchedulingPolicyB\v\xc2\xda\x18\a2\x02{}\xa8\x01\x01R\x10schedulingPolicy\x12\xb2\x01\n" +
@@ -711,7 +712,7 @@ const file_xebec_scheduling_v1alpha2_podgroup_proto_rawDesc = "" +
 	"\x0fresource_claims\x18\x04 \x03(\v20.xebec.scheduling.v1alpha2.PodGroupResourceClaimBQ\xc2\xda\x18M\x18\x02\"\x04name:,dynamic resource allocation is not supported\x90\x01\x04\xa2\x01\x04name\xa8\x01\x01\xb8\x01\x03\xc2\x01\x04nameR\x0eresourceClaims\x12K\n" +
 	"\x0fdisruption_mode\x18\x05 \x01(\tB\x1d\xc2\xda\x18\x192\x05\"Pod\"z\x03Podz\bPodGroup\xa8\x01\x01H\x00R\x0edisruptionMode\x88\x01\x01\x12\\\n" +
 	"\x13priority_class_name\x18\x06 \x01(\tB,\xc2\xda\x18(: the priorities of the pods count\x80\x01\x02\xa8\x01\x01R\x11priorityClassName\x12P\n" +
-	"\bpriority\x18\a \x01(\x05B/\xc2\xda\x18+: the priorities of the pods counth\x80\x94\xeb\xdc\x03\xa8\x01\x01H\x01R\bpriority\x88\x01\x01B\x12\n" +
+	"\bpriority\x18\a \x01(\x05B/\xc2\xda\x18+: the priorities of the pods counth\x80\x94\xeb\xdc\x03\xa8\x01\x01H\x01R\bpriority\x88\x01\x01:\x16\xc2\xda\x18\x12b\x10schedulingPolicyB\x12\n" +
 	"\x10_disruption_modeB\v\n" +
 	"\t_priority\"\x85\x01\n" +
 	"\x19PodGroupTemplateReference\x12X\n" +
@@ -729,13 +730,13 @@ const file_xebec_scheduling_v1alpha2_podgroup_proto_rawDesc = "" +
 	"\x1dPodGroupSchedulingConstraints\x12R\n" +
 	"\btopology\x18\x01 \x03(\v2-.xebec.scheduling.v1alpha2.TopologyConstraintB\a\xc2\xda\x18\x03\x90\x01\x01R\btopology\"1\n" +
 	"\x12TopologyConstraint\x12\x1b\n" +
-	"\x03key\x18\x01 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\x03R\x03key\"\xb6\x02\n" +
+	"\x03key\x18\x01 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\x03R\x03key\"\x82\x02\n" +
 	"\x15PodGroupResourceClaim\x12\x1d\n" +
 	"\x04name\x18\x01 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\x01R\x04name\x12?\n" +
 	"\x13resource_claim_name\x18\x02 \x01(\tB\n" +
 	"\xc2\xda\x18\x06\x80\x01\x02\xc0\x02\x01H\x00R\x11resourceClaimName\x88\x01\x01\x12P\n" +
 	"\x1cresource_claim_template_name\x18\x03 \x01(\tB\n" +
-	"\xc2\xda\x18\x06\x80\x01\x02\xc0\x02\x01H\x01R\x19resourceClaimTemplateName\x88\x01\x01:2\xc2\xda\x18.R\x11resourceClaimNameR\x19resourceClaimTemplateNameB\x16\n" +
+	"\xc2\xda\x18\x06\x80\x01\x02\xc0\x02\x01H\x01R\x19resourceClaimTemplateName\x88\x01\x01B\x16\n" +
 	"\x14_resource_claim_nameB\x1f\n" +
 	"\x1d_resource_claim_template_name\"\xf5\x01\n" +
 	"\x0ePodGroupStatus\x12P\n" +

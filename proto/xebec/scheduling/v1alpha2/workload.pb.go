@@ -301,17 +301,18 @@ var File_xebec_scheduling_v1alpha2_workload_proto protoreflect.FileDescriptor
 
 const file_xebec_scheduling_v1alpha2_workload_proto_rawDesc = "" +
 	"\n" +
-	"(xebec/scheduling/v1alpha2/workload.proto\x12\x19xebec.scheduling.v1alpha2\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a(xebec/scheduling/v1alpha2/podgroup.proto\"\x88\x01\n" +
+	"(xebec/scheduling/v1alpha2/workload.proto\x12\x19xebec.scheduling.v1alpha2\x1a\x1axebec/meta/v1/object.proto\x1a\x1bxebec/meta/v1/options.proto\x1a(xebec/scheduling/v1alpha2/podgroup.proto\"\x94\x01\n" +
 	"\bWorkload\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x12E\n" +
-	"\x04spec\x18\x02 \x01(\v2'.xebec.scheduling.v1alpha2.WorkloadSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\"\xee\x01\n" +
+	"\x04spec\x18\x02 \x01(\v2'.xebec.scheduling.v1alpha2.WorkloadSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec:\n" +
+	"\xc2\xda\x18\x06b\x04spec\"\xee\x01\n" +
 	"\fWorkloadSpec\x12d\n" +
 	"\x0econtroller_ref\x18\x01 \x01(\v24.xebec.scheduling.v1alpha2.TypedLocalObjectReferenceB\a\xc2\xda\x18\x03\xa8\x01\x01R\rcontrollerRef\x12x\n" +
 	"\x13pod_group_templates\x18\x02 \x03(\v2+.xebec.scheduling.v1alpha2.PodGroupTemplateB\x1b\xc2\xda\x18\x17\x18\x02\"\x04nameP\x01\x90\x01\b\xa2\x01\x04name\xa8\x01\x01R\x11podGroupTemplates\"\x7f\n" +
 	"\x19TypedLocalObjectReference\x12$\n" +
 	"\tapi_group\x18\x01 \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x02R\bapiGroup\x12\x1d\n" +
 	"\x04kind\x18\x02 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\x13R\x04kind\x12\x1d\n" +
-	"\x04name\x18\x03 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\x13R\x04name\"\x89\x06\n" +
+	"\x04name\x18\x03 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\x13R\x04name\"\xa1\x06\n" +
 	"\x10PodGroupTemplate\x12\x1d\n" +
 	"\x04name\x18\x01 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\x01R\x04name\x12j\n" +
 	"\x11scheduling_policy\x18\x02 \x01(\v23.xebec.scheduling.v1alpha2.PodGroupSchedulingPolicyB\b\xc2\xda\x18\x042\x02{}R\x10schedulingPolicy\x12\xaf\x01\n" +
@@ -319,7 +320,7 @@ const file_xebec_scheduling_v1alpha2_workload_proto_rawDesc = "" +
 	"\x0fresource_claims\x18\x04 \x03(\v20.xebec.scheduling.v1alpha2.PodGroupResourceClaimBN\xc2\xda\x18J\x18\x02\"\x04name:,dynamic resource allocation is not supported\x90\x01\x04\xa2\x01\x04name\xb8\x01\x03\xc2\x01\x04nameR\x0eresourceClaims\x12A\n" +
 	"\x0fdisruption_mode\x18\x05 \x01(\tB\x13\xc2\xda\x18\x0fz\x03Podz\bPodGroupH\x00R\x0edisruptionMode\x88\x01\x01\x12Y\n" +
 	"\x13priority_class_name\x18\x06 \x01(\tB)\xc2\xda\x18%: the priorities of the pods count\x80\x01\x02R\x11priorityClassName\x12M\n" +
-	"\bpriority\x18\a \x01(\x05B,\xc2\xda\x18(: the priorities of the pods counth\x80\x94\xeb\xdc\x03H\x01R\bpriority\x88\x01\x01B\x12\n" +
+	"\bpriority\x18\a \x01(\x05B,\xc2\xda\x18(: the priorities of the pods counth\x80\x94\xeb\xdc\x03H\x01R\bpriority\x88\x01\x01:\x16\xc2\xda\x18\x12b\x10schedulingPolicyB\x12\n" +
 	"\x10_disruption_modeB\v\n" +
 	"\t_priorityBSZQgithub.com/xebec-project/xebec/proto/xebec/scheduling/v1alpha2;schedulingv1alpha2b\x06proto3"
 
