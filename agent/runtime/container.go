@@ -153,7 +153,7 @@ func (r *Runtime) make(ctx context.Context, id string, cfg ContainerConfig) (Sta
 	failpoint.Hit("task-created")
 	// An agent that is stopped meanwhile still learns that the process was started, and can record it.
 	// Otherwise the next agent would start this attempt a second time if the machine restarted too.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), callTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), startTimeout)
 	defer cancel()
 	if err := t.Start(ctx); err != nil {
 		return Status{}, r.discard(ctx, id, classify(ErrStart, cfg.Name, err))
