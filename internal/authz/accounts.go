@@ -18,6 +18,7 @@ var onObjects = []Action{
 	Get, List, Watch, Create, Update, Patch, Delete, DeleteCollection, UpdateStatus, GetScale, UpdateScale, PatchScale, Bind, Evict,
 	WatchSummary,
 	"get/resize", "update/resize", "patch/resize", "get/ephemeralcontainers", "update/ephemeralcontainers", "patch/ephemeralcontainers",
+	"get/approval", "update/approval", "patch/approval", "approve", "sign",
 }
 
 // Authorize implements Authorizer.

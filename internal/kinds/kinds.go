@@ -14,10 +14,12 @@ import (
 
 	"github.com/xebec-project/xebec/internal/kinds/apps"
 	"github.com/xebec-project/xebec/internal/kinds/batch"
+	"github.com/xebec-project/xebec/internal/kinds/certificates"
 	"github.com/xebec-project/xebec/internal/kinds/coordination"
 	"github.com/xebec-project/xebec/internal/kinds/core"
 	"github.com/xebec-project/xebec/internal/kinds/discovery"
 	"github.com/xebec-project/xebec/internal/kinds/events"
+	"github.com/xebec-project/xebec/internal/kinds/flowcontrol"
 	"github.com/xebec-project/xebec/internal/kinds/gateway"
 	"github.com/xebec-project/xebec/internal/kinds/networking"
 	"github.com/xebec-project/xebec/internal/kinds/node"
@@ -30,8 +32,8 @@ import (
 
 // builtin has the compiled-in kinds of all groups.
 var builtin = slices.Concat(
-	core.Kinds, apps.Kinds, batch.Kinds, coordination.Kinds, discovery.Kinds, events.Kinds, gateway.Kinds, networking.Kinds,
-	node.Kinds, policy.Kinds, resource.Kinds, scheduling.Kinds, storage.Kinds,
+	core.Kinds, apps.Kinds, batch.Kinds, certificates.Kinds, coordination.Kinds, discovery.Kinds, events.Kinds, flowcontrol.Kinds,
+	gateway.Kinds, networking.Kinds, node.Kinds, policy.Kinds, resource.Kinds, scheduling.Kinds, storage.Kinds,
 )
 
 // NewScheme returns a scheme of the compiled-in kinds, to which others can be added. The

@@ -51,8 +51,11 @@ type Part struct {
 	// Fields are the fields of the part, as JSONPaths without braces in which [*] stands for every
 	// element of a list: .spec.containers[*].resources. An apply to the subresource owns no others.
 	Fields []string
-	// Restrict restores in new what writes to the subresource do not change of old, metadata and
-	// status excluded. It may leave a change that Validate refuses.
+	// OfStatus is true of a part of the status. Writes to it change metadata, as those of the status
+	// do.
+	OfStatus bool
+	// Restrict restores in new what writes to the subresource do not change of old, metadata excluded,
+	// and in a part that is not OfStatus the status too. It may leave a change that Validate refuses.
 	Restrict func(new, old Object)
 	// Validate checks the change, metadata excluded, in place of the kind's ValidateUpdate.
 	Validate func(new, old Object) field.ErrorList
@@ -184,6 +187,16 @@ func (k *Kind) PrepareCreate(o Object) { k.Rules.PrepareCreate(o) }
 // PrepareUpdate carries over from the stored object what an update may not change, status above
 // all, and increments the generation when the wanted state changed.
 func (k *Kind) PrepareUpdate(new, old Object) { k.Rules.PrepareUpdate(new, old) }
+
+// PreparePart carries over from the stored object what a write to a part may not change, metadata
+// excluded, and increments the generation when the wanted state changed.
+func (k *Kind) PreparePart(part *Part, new, old Object) {
+	part.Restrict(new, old)
+	k.Default(new)
+	if !part.OfStatus {
+		k.PrepareUpdate(new, old)
+	}
+}
 
 // PrepareStatusUpdate carries over from the stored object everything but the status. The
 // resourceVersion that the writer named stays, so that the precondition can be checked.

@@ -149,6 +149,9 @@ func New(cfg Config, served *scheme.Scheme, etcd *clientv3.Client, log *zap.Logg
 		Admission: admission.New(admission.Config{
 			AccountMissing: s.accountsLost.notify, RestrictNode: s.admitNode, RestrictLockout: s.admitLockout,
 			PriorityClasses: s.priorityClasses,
+			Authorize: func(ctx context.Context, caller authz.Caller, a authz.Attributes) error {
+				return s.pipeline.Authorize(ctx, caller, a)
+			},
 		}),
 	}
 	return s, nil
@@ -184,8 +187,8 @@ func (s *Service) Run(ctx context.Context) error {
 }
 
 // prepare waits for the cache, declares the service ready, creates the namespaces that every
-// cluster has, and keeps their default accounts, the service for pods and the system's priority
-// classes until ctx ends.
+// cluster has, and keeps their default accounts, the service for pods, the system's priority
+// classes and flow control until ctx ends.
 func (s *Service) prepare(ctx context.Context) error {
 	if err := s.store.WaitReady(ctx); err != nil {
 		return nil //nolint:nilerr // ctx ended
@@ -212,7 +215,8 @@ func (s *Service) prepare(ctx context.Context) error {
 	var keeping sync.WaitGroup
 	keeping.Go(func() { s.keepAccounts(ctx) })
 	keeping.Go(func() { s.keepKubernetes(ctx) })
-	keeping.Go(func() { s.keepPriorityClasses(ctx) })
+	keeping.Go(func() { s.keepObjects(ctx, "priority classes", s.makePriorityClasses) })
+	keeping.Go(func() { s.keepObjects(ctx, "flow control", s.makeFlowControl) })
 	keeping.Wait()
 	return nil
 }

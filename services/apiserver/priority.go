@@ -16,21 +16,23 @@ import (
 	"github.com/xebec-project/xebec/services/apiserver/storage"
 )
 
-// priorityInterval is how often it is looked whether the classes that every cluster has are as they
+// ownInterval is how often it is looked whether the objects that every cluster has are as they
 // should be.
-const priorityInterval = time.Minute
+const ownInterval = time.Minute
 
-// keepPriorityClasses makes the priority classes that every cluster has, and restores their fields,
-// until ctx ends. Every instance does it, for all want the same.
-func (s *Service) keepPriorityClasses(ctx context.Context) {
-	pauses := backoff.Backoff{Min: time.Second, Max: priorityInterval}
+// keepObjects calls ensure, which makes objects that every cluster has and restores their fields,
+// again and again until ctx ends. what names them in the log. Every instance does it, for all want
+// the same.
+func (s *Service) keepObjects(ctx context.Context, what string, ensure func(context.Context) error) {
+	pauses := backoff.Backoff{Min: time.Second, Max: ownInterval}
 	for {
-		next := priorityInterval
-		if err := s.makePriorityClasses(ctx); err == nil {
+		next := ownInterval
+		if err := ensure(ctx); err == nil {
 			pauses.Reset()
 		} else if ctx.Err() == nil {
 			next = pauses.Next(err)
-			s.log.Warn("System priority classes not made yet", zap.Error(err), zap.Duration(metrics.KeyRetryAfter, next))
+			s.log.Warn("Failed to make objects that every cluster has", zap.String(metrics.KeyObject, what), zap.Error(err),
+				zap.Duration(metrics.KeyRetryAfter, next))
 		}
 		select {
 		case <-ctx.Done():
@@ -40,6 +42,7 @@ func (s *Service) keepPriorityClasses(ctx context.Context) {
 	}
 }
 
+// makePriorityClasses makes the priority classes that every cluster has.
 func (s *Service) makePriorityClasses(ctx context.Context) error {
 	var problems []error
 	for _, class := range scheduling.SystemClasses() {

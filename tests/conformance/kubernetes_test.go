@@ -9,10 +9,12 @@ import (
 	k8sschedulingv1alpha2 "k8s.io/api-1.36/scheduling/v1alpha2"
 	k8sappsv1 "k8s.io/api/apps/v1"
 	k8sbatchv1 "k8s.io/api/batch/v1"
+	k8scertificatesv1 "k8s.io/api/certificates/v1"
 	k8scoordinationv1 "k8s.io/api/coordination/v1"
 	k8scorev1 "k8s.io/api/core/v1"
 	k8sdiscoveryv1 "k8s.io/api/discovery/v1"
 	k8seventsv1 "k8s.io/api/events/v1"
+	k8sflowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	k8snetworkingv1 "k8s.io/api/networking/v1"
 	k8snodev1 "k8s.io/api/node/v1"
 	k8spolicyv1 "k8s.io/api/policy/v1"
@@ -44,6 +46,10 @@ func kubernetesScheme(t *testing.T) *runtime.Scheme {
 		k8sresourcev1.AddToScheme, k8sschedulingv1.AddToScheme, k8sstoragev1.AddToScheme,
 		k8sdiscoveryv1.AddToScheme, k8snetworkingv1.AddToScheme, k8snodev1.AddToScheme, k8spolicyv1.AddToScheme,
 		k8sschedulingv1.AddToScheme, k8sschedulingv1alpha2.AddToScheme, k8sstoragev1.AddToScheme,
+		k8sappsv1.AddToScheme, k8sbatchv1.AddToScheme, k8scertificatesv1.AddToScheme, k8scoordinationv1.AddToScheme,
+		k8scorev1.AddToScheme, k8sdiscoveryv1.AddToScheme, k8seventsv1.AddToScheme, k8sflowcontrolv1.AddToScheme,
+		k8snetworkingv1.AddToScheme, k8snodev1.AddToScheme, k8spolicyv1.AddToScheme, k8sschedulingv1.AddToScheme,
+		k8sstoragev1.AddToScheme,
 	} {
 		if err := add(s); err != nil {
 			t.Fatal(err)

@@ -49,6 +49,21 @@ func (c *comparison) allocate(claim *resourcev1.ResourceClaim, base map[string]a
 	}
 }
 
+// approval compares updates of the subresource approval of a valid object to each mutation of its
+// status.
+func (c *comparison) approval(o scheme.Object) {
+	k := kinds.Of(o)
+	if !k.HasSubresource("approval") {
+		return
+	}
+	base, raw := c.value(o)
+	stored := c.stored(raw)
+	d := o.ProtoReflect().Descriptor()
+	for m := range mutations(d, base, allBut(d, "", "status")...) {
+		c.subresource(k, "approval", nameOf(o)+": "+m.what, m.object, stored, raw)
+	}
+}
+
 // resize compares resizes of a valid pod to those of its mutations that differ in resources or in
 // the containers that there are.
 func (c *comparison) resize(p *corev1.Pod) {
@@ -126,8 +141,6 @@ func writeSubresource(subresource string, object json.RawMessage, stored scheme.
 		k.PrepareStatusUpdate(o, stored)
 		return violations(k.ValidateStatusUpdate(o, stored))
 	}
-	part.Restrict(o, stored)
-	k.Default(o)
-	k.PrepareUpdate(o, stored)
+	k.PreparePart(part, o, stored)
 	return violations(append(k.Validate(o), part.Validate(o, stored)...))
 }

@@ -48,7 +48,7 @@ const (
 )
 
 // minBySubresource is how many updates by each subresource are compared at least.
-var minBySubresource = map[string]int{"status": 500, "resize": 500, "ephemeralcontainers": 100}
+var minBySubresource = map[string]int{"status": 500, "resize": 500, "ephemeralcontainers": 100, "approval": 50}
 
 // incomplete are errors of Kubernetes about what an apiserver completes before it validates:
 // addresses and ports are allocated and a pod without an account gets one. Protobuf cannot tell an
@@ -187,6 +187,7 @@ func TestVerdictsAndMessages(t *testing.T) {
 		}
 		c.object(d.Object)
 		c.status(d.Object)
+		c.approval(d.Object)
 		if p, ok := d.Object.(*corev1.Pod); ok {
 			c.resize(p)
 			if len(p.GetSpec().GetContainers()) > 1 {

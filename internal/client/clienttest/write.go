@@ -241,17 +241,20 @@ func (t *transaction) update(a *anypb.Any, lease int64, subresource string) (*an
 	part, validate := k.Part(subresource), k.ValidateUpdate
 	switch {
 	case part != nil:
-		part.Restrict(obj, old.obj)
 		validate = part.Validate
 	case subresource != "":
 		return nil, apierr.BadField("subresource", "%q is not accepted for %s", subresource, k.Plural)
 	}
-	k.Default(obj)
 	m, was := metadataOf(obj), old.obj.GetMetadata()
 	m.Uid, m.Generation, m.CreationTimestamp = was.GetUid(), was.GetGeneration(), was.GetCreationTimestamp()
 	m.DeletionTimestamp = was.GetDeletionTimestamp()
 	m.DeletionGracePeriodSeconds = was.DeletionGracePeriodSeconds
-	k.PrepareUpdate(obj, old.obj)
+	if part != nil {
+		k.PreparePart(part, obj, old.obj)
+	} else {
+		k.Default(obj)
+		k.PrepareUpdate(obj, old.obj)
+	}
 	if err := apierr.Invalid(k, key.name, k.Validate(obj)); err != nil {
 		return nil, err
 	}

@@ -111,10 +111,20 @@ func checkEventUpdate(now, old *eventsv1.Event, c *rules.Checker) {
 				continue
 			}
 		}
-		if n.Has(f) != o.Has(f) || !n.Get(f).Equal(o.Get(f)) {
+		if has(n, f) != has(o, f) || has(n, f) && !n.Get(f).Equal(o.Get(f)) {
 			c.Invalid(field.NewPath(f.JSONName()), shown(n, f), rules.Immutable)
 		}
 	}
+}
+
+// has reports whether a field is set. Of messages that Kubernetes does not tell from absent ones,
+// an empty one is not.
+func has(m protoreflect.Message, f protoreflect.FieldDescriptor) bool {
+	switch f.Name() {
+	case "regarding", "deprecated_source":
+		return proto.Size(m.Get(f).Message().Interface()) > 0
+	}
+	return m.Has(f)
 }
 
 // shown is the value of a field in an error about it: that of a message is left out.

@@ -63,8 +63,7 @@ func Part[T scheme.Object](t *testing.T, subresource string, base func() T, test
 			updated := proto.Clone(old).(T)
 			tt.Edit(updated)
 			part := k.Part(subresource)
-			part.Restrict(updated, old)
-			k.Default(updated)
+			k.PreparePart(part, updated, old)
 			if errs := k.Validate(updated); len(errs) > 0 && len(tt.Want) == 0 {
 				t.Error(errs.ToAggregate())
 			}

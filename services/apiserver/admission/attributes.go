@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/xebec-project/xebec/internal/authz"
 	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/scheme"
 	"github.com/xebec-project/xebec/services/apiserver/registry"
@@ -32,6 +33,8 @@ type Attributes struct {
 	// Subresource is the part of the object that is written, such as "status" or "binding", empty for
 	// the object itself.
 	Subresource string
+	// Caller makes the write.
+	Caller authz.Caller
 	// Kind, Namespace and Name are those of the object.
 	Kind            *scheme.Kind
 	Namespace, Name string

@@ -3,6 +3,7 @@ package admission
 import (
 	"context"
 
+	"github.com/xebec-project/xebec/internal/authz"
 	schedulingv1 "github.com/xebec-project/xebec/proto/xebec/scheduling/v1"
 )
 
@@ -17,6 +18,8 @@ type Config struct {
 	RestrictLockout func(ctx context.Context, a *Attributes) error
 	// PriorityClasses returns all priority classes.
 	PriorityClasses func(ctx context.Context) ([]*schedulingv1.PriorityClass, error)
+	// Authorize checks a right of a caller.
+	Authorize func(ctx context.Context, caller authz.Caller, a authz.Attributes) error
 }
 
 // New returns the chain of all plug-ins, in the order in which they run.
@@ -27,6 +30,7 @@ func New(cfg Config) Chain {
 		nodeRestriction{restrict: cfg.RestrictNode},
 		priority{classes: cfg.PriorityClasses},
 		runtimeClass{},
+		signing{authorize: cfg.Authorize},
 		gatewayLockout{restrict: cfg.RestrictLockout},
 	}
 }

@@ -69,7 +69,9 @@ type plan struct {
 // attributes describe a change of one object to admission; old is nil for a create and o for a
 // delete.
 func (p *plan) attributes(op admission.Operation, subresource string, k *scheme.Kind, o, old scheme.Object) *admission.Attributes {
-	a := &admission.Attributes{Operation: op, Subresource: subresource, Kind: k, Object: o, Old: old, DryRun: p.dryRun, Get: p.get}
+	a := &admission.Attributes{
+		Operation: op, Subresource: subresource, Caller: p.caller, Kind: k, Object: o, Old: old, DryRun: p.dryRun, Get: p.get,
+	}
 	named := o
 	if o == nil {
 		named = old

@@ -178,12 +178,15 @@ func (p *plan) completeWrite(
 	}
 	part, validate := k.Part(subresource), k.ValidateUpdate
 	if part != nil {
-		setClientMetadata(updated.GetMetadata(), old.GetMetadata())
-		part.Restrict(updated, old)
+		if !part.OfStatus {
+			setClientMetadata(updated.GetMetadata(), old.GetMetadata())
+		}
+		k.PreparePart(part, updated, old)
 		validate = part.Validate
+	} else {
+		k.Default(updated)
+		k.PrepareUpdate(updated, old)
 	}
-	k.Default(updated)
-	k.PrepareUpdate(updated, old)
 	attributes := p.attributes(admission.Update, subresource, k, updated, old)
 	if err := p.Admission.Mutate(ctx, attributes); err != nil {
 		return nil, err

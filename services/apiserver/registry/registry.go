@@ -8,6 +8,7 @@ import (
 	"net/netip"
 
 	"github.com/xebec-project/xebec/internal/kinds"
+	"github.com/xebec-project/xebec/internal/kinds/flowcontrol"
 	"github.com/xebec-project/xebec/internal/scheme"
 	appsv1 "github.com/xebec-project/xebec/proto/xebec/apps/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -55,13 +56,17 @@ type Registry struct {
 
 // New returns a registry.
 func New(cfg Config) *Registry {
-	return &Registry{own: map[string]Strategy{
+	r := &Registry{own: map[string]Strategy{
 		"Pod":             podStrategy{Generic{kinds.Of(new(corev1.Pod))}},
 		"Deployment.apps": deploymentStrategy{Generic{kinds.Of(new(appsv1.Deployment))}},
 		"Service":         newServiceStrategy(cfg),
 		"Namespace":       namespaceStrategy{Generic{kinds.Of(new(corev1.Namespace))}},
 		"ServiceAccount":  serviceAccountStrategy{Generic{kinds.Of(new(corev1.ServiceAccount))}, cfg.AccountRemoved},
 	}}
+	for _, k := range flowcontrol.Kinds {
+		r.own[k.GroupKind()] = flowControlStrategy{Generic{k}}
+	}
+	return r
 }
 
 // For returns the strategy of a kind.

@@ -6,7 +6,11 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/kubernetes/pkg/apis/certificates"
+	certificatesvalidation "k8s.io/kubernetes/pkg/apis/certificates/validation"
 	corevalidation "k8s.io/kubernetes/pkg/apis/core/validation"
+	"k8s.io/kubernetes/pkg/apis/flowcontrol"
+	flowcontrolvalidation "k8s.io/kubernetes/pkg/apis/flowcontrol/validation"
 	"k8s.io/kubernetes/pkg/apis/networking"
 	networkingvalidation "k8s.io/kubernetes/pkg/apis/networking/validation"
 	"k8s.io/kubernetes/pkg/apis/node"
@@ -49,11 +53,26 @@ func of[T runtime.Object](
 var kinds = func() map[reflect.Type]kind {
 	m := map[reflect.Type]kind{}
 	add := func(t reflect.Type, k kind) { m[t] = k }
+	addFlowControl(add)
 	addNetworking(add)
 	addResource(add)
 	addStorage(add)
 	addVolumes(add)
 	addServiceCIDR(add)
+	add(of(true,
+		func(o *certificates.CertificateSigningRequest) field.ErrorList {
+			o.Status = certificates.CertificateSigningRequestStatus{}
+			return certificatesvalidation.ValidateCertificateSigningRequestCreate(o)
+		},
+		func(o, old *certificates.CertificateSigningRequest) field.ErrorList {
+			o.Spec, o.Status = old.Spec, old.Status
+			return certificatesvalidation.ValidateCertificateSigningRequestUpdate(o, old)
+		},
+		func(o, old *certificates.CertificateSigningRequest) field.ErrorList {
+			o.Spec = old.Spec
+			keepDecision(o, old)
+			return certificatesvalidation.ValidateCertificateSigningRequestStatusUpdate(o, old)
+		}))
 	add(of(false, corevalidation.ValidateEndpointsCreate, corevalidation.ValidateEndpointsUpdate, nil))
 	add(of(true,
 		func(o *node.RuntimeClass) field.ErrorList {
@@ -78,6 +97,72 @@ var kinds = func() map[reflect.Type]kind {
 	addGroups(add)
 	return m
 }()
+
+// approve does what the strategy of the subresource approval of signing requests does, times aside.
+func approve(object, old runtime.Object) (field.ErrorList, error) {
+	o, was := object.(*certificates.CertificateSigningRequest), old.(*certificates.CertificateSigningRequest)
+	conditions := o.Status.Conditions
+	o.Spec, o.Status = was.Spec, was.Status
+	o.Status.Conditions = conditions
+	return certificatesvalidation.ValidateCertificateSigningRequestApprovalUpdate(o, was), nil
+}
+
+// keepDecision restores the conditions that a write to the status does not change.
+func keepDecision(o, was *certificates.CertificateSigningRequest) {
+	for _, name := range []certificates.RequestConditionType{certificates.CertificateApproved, certificates.CertificateDenied} {
+		var kept []certificates.CertificateSigningRequestCondition
+		for _, c := range was.Status.Conditions {
+			if c.Type == name {
+				kept = append(kept, c)
+			}
+		}
+		var at []int
+		for i, c := range o.Status.Conditions {
+			if c.Type == name {
+				at = append(at, i)
+			}
+		}
+		if len(at) != len(kept) {
+			continue
+		}
+		for i, j := range at {
+			o.Status.Conditions[j] = kept[i]
+		}
+	}
+}
+
+func addFlowControl(add func(reflect.Type, kind)) {
+	add(of(true,
+		func(o *flowcontrol.FlowSchema) field.ErrorList {
+			o.Status = flowcontrol.FlowSchemaStatus{}
+			return flowcontrolvalidation.ValidateFlowSchema(o)
+		},
+		func(o, old *flowcontrol.FlowSchema) field.ErrorList {
+			o.Status = old.Status
+			return flowcontrolvalidation.ValidateFlowSchemaUpdate(old, o)
+		},
+		func(o, old *flowcontrol.FlowSchema) field.ErrorList {
+			o.ObjectMeta, o.Spec = old.ObjectMeta, old.Spec
+			return flowcontrolvalidation.ValidateFlowSchemaStatusUpdate(old, o)
+		}))
+	level := func(o *flowcontrol.PriorityLevelConfiguration) field.ErrorList {
+		version := schema.GroupVersion{Group: "flowcontrol.apiserver.k8s.io", Version: "v1"}
+		return flowcontrolvalidation.ValidatePriorityLevelConfiguration(o, version, flowcontrolvalidation.PriorityLevelValidationOptions{})
+	}
+	add(of(true,
+		func(o *flowcontrol.PriorityLevelConfiguration) field.ErrorList {
+			o.Status = flowcontrol.PriorityLevelConfigurationStatus{}
+			return level(o)
+		},
+		func(o, old *flowcontrol.PriorityLevelConfiguration) field.ErrorList {
+			o.Status = old.Status
+			return level(o)
+		},
+		func(o, old *flowcontrol.PriorityLevelConfiguration) field.ErrorList {
+			o.ObjectMeta, o.Spec = old.ObjectMeta, old.Spec
+			return flowcontrolvalidation.ValidatePriorityLevelConfigurationStatusUpdate(old, o)
+		}))
+}
 
 func addNetworking(add func(reflect.Type, kind)) {
 	add(of(false,

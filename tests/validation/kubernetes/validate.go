@@ -147,6 +147,8 @@ func validateUpdate(object, old runtime.Object, version schema.GroupVersion, sub
 		write = resize
 	case "ephemeralcontainers":
 		write = addEphemeralContainers
+	case "approval":
+		write = approve
 	}
 	errs, err := write(object, old)
 	if err != nil || len(errs) > 0 {
