@@ -85,6 +85,6 @@ func (w *worker) surroundings(pod *corev1.Pod) environment.Surroundings {
 	return environment.Surroundings{
 		Pod: pod, PodIP: w.ip.String(), HostIP: w.cfg.HostIP.String(), PodIPs: w.cfg.both(w.ip), HostIPs: w.cfg.both(w.cfg.HostIP),
 		NodeName: w.cfg.NodeName,
-		MilliCPU: w.cfg.MilliCPU, MemoryBytes: w.cfg.MemoryBytes,
+		MilliCPU: w.cfg.MilliCPU, MemoryBytes: w.cfg.MemoryBytes, VolumeDir: w.dir.Volume,
 	}
 }

@@ -3,6 +3,7 @@ package volumes
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -142,6 +143,35 @@ func Within(dir *os.File, sub string) (*os.File, error) {
 		return nil, fmt.Errorf("%w: %w", ErrUnfit, err)
 	}
 	return f, nil
+}
+
+// ReadFile reads a file of a volume, of which dir is the directory, as the pod's containers see it:
+// links lead to where they do with the volume as root. The error wraps ErrUnfit when what is there
+// is no file or larger than max bytes, and fs.ErrNotExist when there is nothing.
+func ReadFile(dir, path string, max int64) ([]byte, error) {
+	root, err := Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	// The open of a pipe must not wait for a writer.
+	f, err := lookup(root, path, unix.O_RDONLY|unix.O_NONBLOCK, unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_IN_ROOT)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: %s is a %s, want a file", ErrUnfit, f.Name(), describe(info.Mode()))
+	}
+	content, err := io.ReadAll(io.LimitReader(f, max+1))
+	if err == nil && int64(len(content)) > max {
+		err = fmt.Errorf("%w: %s has more than %d bytes", ErrUnfit, f.Name(), max)
+	}
+	return content, err
 }
 
 // MountPoint makes an empty directory or file inside a volume, of which dir is the directory, for

@@ -1,5 +1,5 @@
 // Package environment computes the environment variables of a container: those of its spec, of
-// config maps and secrets, of the downward API, and of services.
+// config maps, secrets and files, of the downward API, and of services.
 package environment
 
 import (
@@ -31,6 +31,8 @@ type Surroundings struct {
 	NodeName        string
 	MilliCPU        int64
 	MemoryBytes     int64
+	// VolumeDir returns the directory of a volume of the pod.
+	VolumeDir func(name string) string
 }
 
 // Build computes a container's variables, in order and each name once; what its spec says comes
@@ -142,6 +144,8 @@ func valueFrom(
 			return string(v), ok, nil
 		}
 		return "", false, fmt.Errorf("%w: couldn't find key %[3]q in Secret %[2]q", objects.ErrConfig, name, ref.GetKey())
+	case from.GetFileKeyRef() != nil:
+		return fileValue(from.GetFileKeyRef(), s.VolumeDir)
 	}
 	return "", false, fmt.Errorf("%w: unsupported source in valueFrom", objects.ErrConfig)
 }

@@ -44,6 +44,29 @@ func checkContainers(c *rules.Checker, p *field.Path, s *corev1.PodSpec, volumes
 		}
 	}
 	checkEphemeral(c, p.Child("ephemeralContainers"), s, volumes, seen)
+	checkFileVolumes(c, p.Child("initContainers"), s, s.GetInitContainers())
+	checkFileVolumes(c, p.Child("containers"), s, s.GetContainers())
+	checkFileVolumes(c, p.Child("ephemeralContainers"), s, EphemeralContainers(s))
+}
+
+// checkFileVolumes refuses files of variables on other volumes than those of type emptyDir.
+func checkFileVolumes(c *rules.Checker, p *field.Path, s *corev1.PodSpec, containers []*corev1.Container) {
+	for i, container := range containers {
+		for j, e := range container.GetEnv() {
+			ref := e.GetValueFrom().GetFileKeyRef()
+			if ref == nil {
+				continue
+			}
+			name, at := ref.GetVolumeName(), p.Index(i).Child("env").Index(j).Child("valueFrom", "fileKeyRef", "volumeName")
+			found := slices.IndexFunc(s.GetVolumes(), func(v *corev1.Volume) bool { return v.GetName() == name })
+			switch {
+			case found < 0:
+				c.Add(field.NotFound(at, name))
+			case s.GetVolumes()[found].GetVolumeSource().GetEmptyDir() == nil:
+				c.Invalid(at, name, "referenced volume must be of type emptyDir")
+			}
+		}
+	}
 }
 
 func checkContainer(c *rules.Checker, p *field.Path, x *corev1.Container, volumes, seen rules.Names) {
@@ -144,6 +167,9 @@ func checkEnvSource(c *rules.Checker, p *field.Path, e *corev1.EnvVar) {
 	}
 	if r := s.GetSecretKeyRef(); r != nil {
 		c.ObjectName(p.Child("secretKeyRef", "name"), r.GetLocalObjectReference().GetName())
+	}
+	if r := s.GetFileKeyRef(); r != nil && slices.Contains(strings.Split(r.GetPath(), "/"), "..") {
+		c.Invalid(p.Child("fileKeyRef", "path"), r.GetPath(), "must not contain '..'")
 	}
 }
 

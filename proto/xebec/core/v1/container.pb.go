@@ -621,7 +621,7 @@ type EnvVarSource struct {
 	ConfigMapKeyRef *ConfigMapKeySelector `protobuf:"bytes,3,opt,name=config_map_key_ref,json=configMapKeyRef,proto3" json:"config_map_key_ref,omitempty"`
 	// A key of a Secret.
 	SecretKeyRef *SecretKeySelector `protobuf:"bytes,4,opt,name=secret_key_ref,json=secretKeyRef,proto3" json:"secret_key_ref,omitempty"`
-	// A key of a file that an init container wrote.
+	// A key of a file in an emptyDir volume, such as one that an init container wrote.
 	FileKeyRef    *FileKeySelector `protobuf:"bytes,5,opt,name=file_key_ref,json=fileKeyRef,proto3" json:"file_key_ref,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -820,14 +820,16 @@ func (x *SecretKeySelector) GetOptional() bool {
 	return false
 }
 
-// FileKeySelector names a key of a file of variables on one of the pod's volumes.
+// FileKeySelector names a key of a file of variables on one of the pod's volumes. It is read each time that the container
+// starts. The file has lines such as NAME='value', empty ones, and comments after #. Values are in single quotes, are
+// taken literally, and may have several lines. No line may be longer than 64 KiB, and no file than 1 MiB.
 type FileKeySelector struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Volume that has the file.
+	// The emptyDir volume that has the file. The container need not mount it.
 	VolumeName string `protobuf:"bytes,1,opt,name=volume_name,json=volumeName,proto3" json:"volume_name,omitempty"`
-	// Path of the file within the volume, relative and without "..".
+	// Path of the file within the volume, without "..".
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
-	// Name of the variable in the file.
+	// Name of the variable in the file. An empty value is as good as none.
 	Key string `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
 	// When true the file and the key need not exist. False when absent.
 	Optional      *bool `protobuf:"varint,4,opt,name=optional,proto3,oneof" json:"optional,omitempty"`
@@ -3473,13 +3475,13 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\vR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12:\n" +
 	"\n" +
-	"value_from\x18\x03 \x01(\v2\x1b.xebec.core.v1.EnvVarSourceR\tvalueFrom\"\xb8\x03\n" +
+	"value_from\x18\x03 \x01(\v2\x1b.xebec.core.v1.EnvVarSourceR\tvalueFrom\"\xff\x02\n" +
 	"\fEnvVarSource\x12?\n" +
 	"\tfield_ref\x18\x01 \x01(\v2\".xebec.core.v1.ObjectFieldSelectorR\bfieldRef\x12R\n" +
 	"\x12resource_field_ref\x18\x02 \x01(\v2$.xebec.core.v1.ResourceFieldSelectorR\x10resourceFieldRef\x12P\n" +
 	"\x12config_map_key_ref\x18\x03 \x01(\v2#.xebec.core.v1.ConfigMapKeySelectorR\x0fconfigMapKeyRef\x12F\n" +
-	"\x0esecret_key_ref\x18\x04 \x01(\v2 .xebec.core.v1.SecretKeySelectorR\fsecretKeyRef\x12y\n" +
-	"\ffile_key_ref\x18\x05 \x01(\v2\x1e.xebec.core.v1.FileKeySelectorB7\xc2\xda\x183B1environment variables are not read from files yetR\n" +
+	"\x0esecret_key_ref\x18\x04 \x01(\v2 .xebec.core.v1.SecretKeySelectorR\fsecretKeyRef\x12@\n" +
+	"\ffile_key_ref\x18\x05 \x01(\v2\x1e.xebec.core.v1.FileKeySelectorR\n" +
 	"fileKeyRef\"\xcc\x01\n" +
 	"\x14ConfigMapKeySelector\x12a\n" +
 	"\x16local_object_reference\x18\x01 \x01(\v2#.xebec.core.v1.LocalObjectReferenceB\x06\xc2\xda\x18\x02\b\x01R\x14localObjectReference\x12\x1b\n" +
@@ -3492,14 +3494,13 @@ const file_xebec_core_v1_container_proto_rawDesc = "" +
 	"\x03key\x18\x02 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\n" +
 	"R\x03key\x12\x1f\n" +
 	"\boptional\x18\x03 \x01(\bH\x00R\boptional\x88\x01\x01:\x06\xc2\xda\x18\x02\x10\x01B\v\n" +
-	"\t_optional\"\xb2\x01\n" +
-	"\x0fFileKeySelector\x12\x1f\n" +
-	"\vvolume_name\x18\x01 \x01(\tR\n" +
-	"volumeName\x12\x12\n" +
-	"\x04path\x18\x02 \x01(\tR\x04path\x12\x10\n" +
-	"\x03key\x18\x03 \x01(\tR\x03key\x12,\n" +
-	"\boptional\x18\x04 \x01(\bB\v\xc2\xda\x18\a2\x05falseH\x00R\boptional\x88\x01\x01:\x1d\xc2\xda\x18\x19\x10\x01b\x03keyb\x04pathb\n" +
-	"volumeNameB\v\n" +
+	"\t_optional\"\xb9\x01\n" +
+	"\x0fFileKeySelector\x12*\n" +
+	"\vvolume_name\x18\x01 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\x01R\n" +
+	"volumeName\x12\x1a\n" +
+	"\x04path\x18\x02 \x01(\tB\x06\xc2\xda\x18\x02P\x01R\x04path\x12\x1b\n" +
+	"\x03key\x18\x03 \x01(\tB\t\xc2\xda\x18\x05P\x01\x80\x01\vR\x03key\x12,\n" +
+	"\boptional\x18\x04 \x01(\bB\v\xc2\xda\x18\a2\x05falseH\x00R\boptional\x88\x01\x01:\x06\xc2\xda\x18\x02\x10\x01B\v\n" +
 	"\t_optional\"\xca\x03\n" +
 	"\x14ResourceRequirements\x12G\n" +
 	"\x06limits\x18\x01 \x03(\v2/.xebec.core.v1.ResourceRequirements.LimitsEntryR\x06limits\x12M\n" +
