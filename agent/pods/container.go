@@ -54,6 +54,8 @@ type container struct {
 	// at retryAt.
 	failures          int
 	failedAt, retryAt time.Time
+	// failedImage is the name of the image that could not be pulled.
+	failedImage string
 
 	// entered is called when the coming attempt has started.
 	entered func()
@@ -152,7 +154,7 @@ func (w *worker) advance(ctx context.Context, pod *corev1.Pod, c *container) (ti
 	if wait := time.Until(c.retryAt); wait > 0 {
 		return c.backOff(wait), nil
 	}
-	if ready, wait := w.ensureImage(ctx, pod, c); !ready {
+	if ready, wait := w.ensureImages(ctx, pod, c); !ready {
 		return wait, nil
 	}
 	return w.start(ctx, pod, c)

@@ -102,6 +102,9 @@ func (w *worker) configFailed(ctx context.Context, pod *corev1.Pod, c *container
 	if errors.Is(err, objects.ErrConfig) {
 		return w.makeFailed(pod, c, status.ReasonConfigError, err, w.cfg.ConfigRetry), nil
 	}
+	if errors.Is(err, mounts.ErrImageVolume) {
+		return w.makeFailed(pod, c, status.ReasonCreateError, err, backoff(c.failures+1, w.cfg.BackoffInitial, w.cfg.BackoffMax)), nil
+	}
 	reason, wait := status.ReasonConfigError, min(backoff(c.failures+1, retryMin, retryMax), w.cfg.ConfigRetry)
 	if eventReason(err) == eventFailedMount {
 		// As in Kubernetes a pod is still being created while its volumes are.

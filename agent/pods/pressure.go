@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/xebec-project/xebec/agent/pods/checkpoint"
 	"github.com/xebec-project/xebec/agent/pods/security"
 	"github.com/xebec-project/xebec/agent/pods/status"
 	"github.com/xebec-project/xebec/agent/volumes"
@@ -51,9 +52,10 @@ func (s *Set) Evict(uid, message string, grace time.Duration) {
 }
 
 // DiskUsage returns the bytes of disk that a pod's volumes, logs and containers take; those in
-// memory do not count.
+// memory and those of images do not count.
 func (s *Set) DiskUsage(ctx context.Context, uid string) (int64, error) {
-	own, err := volumes.Usage(string(s.cfg.podDir(uid)))
+	dir := s.cfg.podDir(uid)
+	own, err := volumes.Usage(string(dir), s.imageDirs(uid)...)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return 0, err
 	}
@@ -62,6 +64,24 @@ func (s *Set) DiskUsage(ctx context.Context, uid string) (int64, error) {
 		own += n
 	}
 	return own, err
+}
+
+// imageDirs are the paths in a pod's directory at which files of images are mounted.
+func (s *Set) imageDirs(uid string) []string {
+	s.mu.Lock()
+	w := s.workers[uid]
+	s.mu.Unlock()
+	if w == nil {
+		return nil
+	}
+	pod, _ := w.desired()
+	var out []string
+	for _, v := range pod.GetSpec().GetVolumes() {
+		if v.GetVolumeSource().GetImage() != nil {
+			out = append(out, checkpoint.Dir("").Volume(v.GetName()))
+		}
+	}
+	return out
 }
 
 // refused returns why the node does not run a pod. What it did not take at first it does not take

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/xebec-project/xebec/agent/images"
+	"github.com/xebec-project/xebec/agent/pods/mounts"
 	"github.com/xebec-project/xebec/agent/pods/objects"
 	"github.com/xebec-project/xebec/agent/pods/status"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
@@ -15,35 +17,72 @@ import (
 
 // pull is an image on its way.
 type pull struct {
-	done  chan struct{}
-	began time.Time
-	img   images.Image
+	// name is the image's as the pod has it, volume that of the image volume that it is for, if any.
+	name, volume string
+	done         chan struct{}
+	began        time.Time
+	img          images.Image
 	// pulled tells that the image came from its registry.
 	pulled bool
 	err    error
 }
 
-// ensureImage gets the image for the coming attempt without holding up the worker. When it is not
-// there yet it returns when to look again, 0 for as soon as the pull is over.
-func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container) (bool, time.Duration) {
-	if c.image != nil {
-		return true, 0
+// ensureImages gets the images for the coming attempt without holding up the worker: those of the
+// volumes that it mounts, and its own. When one is not there yet it returns when to look again, 0
+// for as soon as the pull is over.
+func (w *worker) ensureImages(ctx context.Context, pod *corev1.Pod, c *container) (ready bool, wait time.Duration) {
+	for _, v := range mounts.ImageVolumes(pod, c.spec) {
+		name, src := v.GetName(), v.GetVolumeSource().GetImage()
+		if ready, err := w.hasImageVolume(name); ready || err != nil {
+			// The error comes again when the volume is made.
+			continue
+		}
+		if w.pulledByOther(c, name) {
+			return false, pullRetry
+		}
+		img, wait := w.ensureImage(ctx, pod, c, pull{name: src.GetReference(), volume: name}, pullPolicy(src.GetReference(), src.GetPullPolicy()))
+		if img == nil {
+			return false, wait
+		}
+		w.volumeImages[name] = img.Name
 	}
-	store, name, policy := w.cfg.Runtime.Images(), c.spec.GetImage(), pullPolicy(c.spec)
+	if c.image == nil {
+		c.image, wait = w.ensureImage(ctx, pod, c, pull{name: c.spec.GetImage()}, pullPolicy(c.spec.GetImage(), c.spec.GetImagePullPolicy()))
+	}
+	return c.image != nil, wait
+}
+
+// pullRetry is how soon a container looks again whether another one has pulled an image for both.
+const pullRetry = 200 * time.Millisecond
+
+// pulledByOther reports whether another container of the pod pulls the image of a volume.
+func (w *worker) pulledByOther(c *container, volume string) bool {
+	return slices.ContainsFunc(w.containers, func(other *container) bool {
+		return other != c && other.pull != nil && other.pull.volume == volume
+	})
+}
+
+// ensureImage gets one image, nil while it is not there yet.
+func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container, want pull, policy string) (*images.Image, time.Duration) {
+	store, name := w.cfg.Runtime.Images(), want.name
+	if c.pull != nil && (c.pull.name != name || c.pull.volume != want.volume) {
+		// What it was for has changed meanwhile; it ends by itself.
+		c.pull = nil
+	}
 	if c.pull == nil && policy != "Always" {
 		img, _, err := store.Ensure(ctx, name, "Never", nil)
 		if err == nil {
 			w.cfg.Recorder.Event(pod, "Normal", "Pulled", fmt.Sprintf("Container image %q already present on machine", name))
-			c.image, c.failures = &img, 0
-			return true, 0
+			c.failures = 0
+			return &img, 0
 		}
 		if policy == "Never" || !errors.Is(err, images.ErrNeverPull) {
-			return false, w.imageFailed(pod, c, err)
+			return nil, w.imageFailed(pod, c, name, err)
 		}
 	}
 	if c.pull == nil {
 		if _, err := images.Normalize(name); err != nil {
-			return false, w.imageFailed(pod, c, err)
+			return nil, w.imageFailed(pod, c, name, err)
 		}
 		keys, err := w.keyring(ctx, pod)
 		if err != nil {
@@ -55,7 +94,8 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container)
 				"Unable to retrieve some image pull secrets; pulling the image may fail: "+text,
 			)
 		}
-		p := &pull{done: make(chan struct{}), began: time.Now()}
+		p := &want
+		p.done, p.began = make(chan struct{}), time.Now()
 		c.pull = p
 		w.cfg.Recorder.Event(pod, "Normal", "Pulling", fmt.Sprintf("Pulling image %q", name))
 		w.wg.Go(func() {
@@ -72,12 +112,12 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container)
 		if c.failures == 0 {
 			c.waiting = status.Cause{Reason: status.ReasonContainerCreating}
 		}
-		return false, 0
+		return nil, 0
 	}
 	p := c.pull
 	c.pull = nil
 	if p.err != nil {
-		return false, w.imageFailed(pod, c, p.err)
+		return nil, w.imageFailed(pod, c, name, p.err)
 	}
 	message := fmt.Sprintf(
 		"Successfully pulled image %q in %v. Image size: %d bytes.",
@@ -89,8 +129,8 @@ func (w *worker) ensureImage(ctx context.Context, pod *corev1.Pod, c *container)
 		message = fmt.Sprintf("Container image %q already present on machine", name)
 	}
 	w.cfg.Recorder.Event(pod, "Normal", "Pulled", message)
-	c.image, c.failures = &p.img, 0
-	return true, 0
+	c.failures = 0
+	return &p.img, 0
 }
 
 // pullProgress says how far a pull is.
@@ -125,16 +165,17 @@ func (w *worker) keyring(ctx context.Context, pod *corev1.Pod) (images.Keyring, 
 // it waits.
 const showErrImagePull = 2 * time.Second
 
-func (w *worker) imageFailed(pod *corev1.Pod, c *container, err error) time.Duration {
+func (w *worker) imageFailed(pod *corev1.Pod, c *container, name string, err error) time.Duration {
 	c.failures++
+	c.failedImage = name
 	now, wait := time.Now(), backoff(c.failures, w.cfg.BackoffInitial, w.cfg.BackoffMax)
 	c.failedAt, c.retryAt = now, now.Add(wait)
 	reason := status.ReasonErrImagePull
-	event, message := eventFailed, fmt.Sprintf("Failed to pull image %q: %v", c.spec.GetImage(), err)
+	event, message := eventFailed, fmt.Sprintf("Failed to pull image %q: %v", name, err)
 	switch {
 	case errors.Is(err, images.ErrInvalidName):
 		reason = status.ReasonInvalidImageName
-		event, message = eventInspectFailed, fmt.Sprintf("Failed to inspect image %q: %v", c.spec.GetImage(), err)
+		event, message = eventInspectFailed, fmt.Sprintf("Failed to inspect image %q: %v", name, err)
 	case errors.Is(err, images.ErrNeverPull):
 		reason = status.ReasonErrImageNeverPull
 		event, message = reason, err.Error()
@@ -142,7 +183,7 @@ func (w *worker) imageFailed(pod *corev1.Pod, c *container, err error) time.Dura
 	c.waiting = status.Cause{Reason: reason, Message: err.Error()}
 	w.cfg.Recorder.Event(pod, "Warning", event, message)
 	if reason == status.ReasonErrImagePull {
-		w.cfg.Recorder.Event(pod, "Normal", "BackOff", fmt.Sprintf("Back-off pulling image %q", c.spec.GetImage()))
+		w.cfg.Recorder.Event(pod, "Normal", "BackOff", fmt.Sprintf("Back-off pulling image %q", name))
 		return min(wait/2, showErrImagePull)
 	}
 	return wait
@@ -156,17 +197,17 @@ func (c *container) backOff(wait time.Duration) time.Duration {
 		}
 		c.waiting = status.Cause{
 			Reason:  status.ReasonImagePullBackOff,
-			Message: fmt.Sprintf("Back-off pulling image %q: %s", c.spec.GetImage(), c.waiting.Message),
+			Message: fmt.Sprintf("Back-off pulling image %q: %s", c.failedImage, c.waiting.Message),
 		}
 	}
 	return wait
 }
 
-func pullPolicy(c *corev1.Container) string {
-	if p := c.GetImagePullPolicy(); p != "" {
-		return p
+func pullPolicy(image, policy string) string {
+	if policy != "" {
+		return policy
 	}
-	full, err := images.Normalize(c.GetImage())
+	full, err := images.Normalize(image)
 	if err == nil && strings.HasSuffix(full, ":latest") {
 		return "Always"
 	}

@@ -176,7 +176,7 @@ func (s *Set) ImagesChanged() {
 }
 
 // Images returns the full names of the images that the node's pods need, also of containers that do
-// not run now.
+// not run now, and of volumes.
 func (s *Set) Images() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -188,6 +188,11 @@ func (s *Set) Images() []string {
 		}
 		for _, c := range resources.Containers(pod) {
 			if full, err := images.Normalize(c.GetImage()); err == nil {
+				names = append(names, full)
+			}
+		}
+		for _, v := range pod.GetSpec().GetVolumes() {
+			if full, err := images.Normalize(v.GetVolumeSource().GetImage().GetReference()); err == nil {
 				names = append(names, full)
 			}
 		}

@@ -37,15 +37,21 @@ func (w *worker) makeVolumes(ctx context.Context, pod *corev1.Pod) error {
 		}
 		path, err := w.makeVolume(ctx, pod, v)
 		if err != nil {
+			if errors.Is(err, mounts.ErrImageVolume) {
+				return err
+			}
 			return &mounts.VolumeError{Name: v.GetName(), Err: err}
 		}
-		w.volumes[v.GetName()] = path
+		if path != "" {
+			w.volumes[v.GetName()] = path
+		}
 	}
 	w.cfg.followers.Follow(w, objects.References(pod))
 	return nil
 }
 
-// makeVolume makes what a volume stands for and returns its path on the node. It is idempotent.
+// makeVolume makes what a volume stands for and returns its path on the node, empty for that of an
+// image which no container needs yet. It is idempotent.
 func (w *worker) makeVolume(ctx context.Context, pod *corev1.Pod, v *corev1.Volume) (string, error) {
 	src, path := v.GetVolumeSource(), w.dir.Volume(v.GetName())
 	group := volumes.Group(fsGroup(pod))
@@ -66,11 +72,41 @@ func (w *worker) makeVolume(ctx context.Context, pod *corev1.Pod, v *corev1.Volu
 	case projection.IsProjected(src):
 		_, err := w.project(ctx, pod, v)
 		return path, err
+	case src.GetImage() != nil:
+		return w.mountImage(ctx, v.GetName())
 	}
 	if claim := src.GetPersistentVolumeClaim(); claim != nil {
 		return "", fmt.Errorf("persistentVolumeClaim volumes are not mounted yet: claim %q", claim.GetClaimName())
 	}
 	return "", fmt.Errorf("%w: unsupported volume type", objects.ErrConfig)
+}
+
+// hasImageVolume reports whether the files of an image are mounted, or the image is there for that.
+func (w *worker) hasImageVolume(name string) (bool, error) {
+	if w.volumeImages[name] != "" {
+		return true, nil
+	}
+	return volumes.Mounted(w.dir.Volume(name))
+}
+
+// mountImage mounts the files of a volume's image and returns where, an empty path while the image
+// is not there. The error wraps mounts.ErrImageVolume.
+func (w *worker) mountImage(ctx context.Context, name string) (string, error) {
+	path, image := w.dir.Volume(name), w.volumeImages[name]
+	switch mounted, err := volumes.Mounted(path); {
+	case err != nil:
+		return "", fmt.Errorf("%w: volume %s: %w", mounts.ErrImageVolume, name, err)
+	case mounted:
+		return path, nil
+	case image == "":
+		return "", nil
+	}
+	if err := w.cfg.Runtime.MountImage(ctx, w.uid, name, image, path); err != nil {
+		// The image may have been removed meanwhile.
+		delete(w.volumeImages, name)
+		return "", fmt.Errorf("%w: volume %s: %w", mounts.ErrImageVolume, name, err)
+	}
+	return path, nil
 }
 
 // project brings a volume's files up to what the objects say now.

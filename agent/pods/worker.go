@@ -116,8 +116,11 @@ type worker struct {
 	// volumes are the paths of the volumes that exist, shown the metadata in their files, tokens the
 	// service account tokens in them. Phases volumes and start.
 	volumes map[string]string
-	shown   *metav1.ObjectMeta
-	tokens  *tokens.Store
+	// volumeImages are the full names of the images whose files become volumes, by the volumes' names,
+	// once they are on the node. Phase start.
+	volumeImages map[string]string
+	shown        *metav1.ObjectMeta
+	tokens       *tokens.Store
 	// measuring is set when disk usage is watched, counted when the eviction for it was counted.
 	// Phases disk limits and eviction.
 	measuring, counted bool
@@ -138,7 +141,7 @@ func newWorker(cfg *Config, pod *corev1.Pod, gone bool) *worker {
 		cfg: cfg, uid: m.GetUid(), namespace: m.GetNamespace(), name: m.GetName(), dir: cfg.podDir(m.GetUid()),
 		log:  cfg.Log.With(zap.String(metrics.KeyPod, m.GetNamespace()+"/"+m.GetName()), zap.String(metrics.KeyUID, m.GetUid())),
 		wake: make(chan struct{}, 1), pod: pod, gone: gone,
-		instances: map[string]seenInstance{}, volumes: map[string]string{},
+		instances: map[string]seenInstance{}, volumes: map[string]string{}, volumeImages: map[string]string{},
 	}
 	w.began = w.dir.LoadBegan(pod)
 	w.renewal = w.dir.LoadRenewal()
@@ -379,8 +382,9 @@ func (w *worker) tearDown(ctx context.Context) error {
 		errs,
 		reaper.End(w.processes()),
 		sandbox.Remove(w.dir.Sandbox()),
-		w.cfg.Runtime.RemovePod(ctx, w.uid),
+		// Files of images are unmounted before they are removed.
 		volumes.Remove(w.dir.Volume("")),
+		w.cfg.Runtime.RemovePod(ctx, w.uid),
 	)
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -388,6 +392,7 @@ func (w *worker) tearDown(ctx context.Context) error {
 	failpoint.Hit("pod-cleaned-up")
 	w.connected, w.cleaned = false, true
 	clear(w.volumes)
+	clear(w.volumeImages)
 	w.cfg.followers.Follow(w, nil)
 	return nil
 }

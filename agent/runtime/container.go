@@ -365,25 +365,35 @@ func (r *Runtime) Remove(ctx context.Context, id string) error {
 	return nil
 }
 
-// RemovePod removes what is left of a pod once its containers are removed: its cgroup, and the file
-// systems of containers that were never made because the agent died in between.
+// RemovePod removes what is left of a pod once its containers are removed: its cgroup, the file
+// systems of its image volumes, and those of containers that were never made because the agent died
+// in between.
 func (r *Runtime) RemovePod(ctx context.Context, uid string) error {
 	ctx, cancel := context.WithTimeout(r.ctx(ctx), callTimeout)
 	defer cancel()
-	var orphans []string
-	err := r.client.SnapshotService(r.cfg.Snapshotter).Walk(ctx, func(_ context.Context, info snapshots.Info) error {
-		orphans = append(orphans, info.Name)
-		return nil
-	}, fmt.Sprintf("labels.%q==%q", labelPodUID, uid))
+	left, err := r.Snapshots(ctx, uid)
 	if err != nil {
-		return fmt.Errorf("listing the file systems of pod %s: %w", uid, err)
+		return err
 	}
-	for _, id := range orphans {
+	for _, id := range left {
 		if err := r.removeSnapshot(ctx, id); err != nil {
 			return fmt.Errorf("removing file system %s: %w", id, err)
 		}
 	}
 	return r.removePodCgroup(uid)
+}
+
+// Snapshots returns the ids of the file systems that a pod has.
+func (r *Runtime) Snapshots(ctx context.Context, podUID string) ([]string, error) {
+	var out []string
+	err := r.client.SnapshotService(r.cfg.Snapshotter).Walk(r.ctx(ctx), func(_ context.Context, info snapshots.Info) error {
+		out = append(out, info.Name)
+		return nil
+	}, fmt.Sprintf("labels.%q==%q", labelPodUID, podUID))
+	if err != nil {
+		return nil, fmt.Errorf("listing the file systems of pod %s: %w", podUID, err)
+	}
+	return out, nil
 }
 
 func (r *Runtime) removeTask(ctx context.Context, id string) error {

@@ -18,6 +18,7 @@ import (
 const (
 	onNode   = unix.RESOLVE_NO_MAGICLINKS
 	inVolume = unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_BENEATH
+	inRoot   = unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_IN_ROOT
 )
 
 // lookupTries bounds how often a look-up is repeated that containers interfere with.
@@ -155,7 +156,7 @@ func ReadFile(dir, path string, max int64) ([]byte, error) {
 	}
 	defer root.Close()
 	// The open of a pipe must not wait for a writer.
-	f, err := lookup(root, path, unix.O_RDONLY|unix.O_NONBLOCK, unix.RESOLVE_NO_MAGICLINKS|unix.RESOLVE_IN_ROOT)
+	f, err := lookup(root, path, unix.O_RDONLY|unix.O_NONBLOCK, inRoot)
 	if err != nil {
 		return nil, err
 	}
@@ -172,6 +173,12 @@ func ReadFile(dir, path string, max int64) ([]byte, error) {
 		err = fmt.Errorf("%w: %s has more than %d bytes", ErrUnfit, f.Name(), max)
 	}
 	return content, err
+}
+
+// InRoot opens a path inside a volume, of which dir is the directory, and makes nothing. Links lead
+// to where they do with the volume as root.
+func InRoot(dir *os.File, sub string) (*os.File, error) {
+	return lookup(dir, sub, unix.O_PATH, inRoot)
 }
 
 // MountPoint makes an empty directory or file inside a volume, of which dir is the directory, for
@@ -232,18 +239,18 @@ func HostPath(path, sort string) (*os.File, error) {
 		return nil, err
 	}
 	defer root.Close()
-	inRoot := strings.TrimPrefix(filepath.Clean("/"+path), "/")
-	if inRoot == "" {
-		inRoot = "."
+	below := strings.TrimPrefix(filepath.Clean("/"+path), "/")
+	if below == "" {
+		below = "."
 	}
-	f, err := lookup(root, inRoot, unix.O_PATH, onNode)
+	f, err := lookup(root, below, unix.O_PATH, onNode)
 	if errors.Is(err, fs.ErrNotExist) {
 		switch sort {
 		case "", "DirectoryOrCreate":
 			// Without a type nothing is asked of the path; a container runtime makes a directory of it.
-			f, err = lookupOrMake(root, inRoot, onNode, 0o755)
+			f, err = lookupOrMake(root, below, onNode, 0o755)
 		case "FileOrCreate":
-			if f, err = makeFileOnNode(root, inRoot); errors.Is(err, fs.ErrNotExist) {
+			if f, err = makeFileOnNode(root, below); errors.Is(err, fs.ErrNotExist) {
 				return nil, fmt.Errorf("%w: %w: create its directory on the node", ErrUnfit, err)
 			}
 		default:

@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -114,16 +115,46 @@ func Remove(root string) error {
 		return err
 	}
 	for _, e := range entries {
-		// A volume in memory is a mount. For the others this fails, and need not work.
-		_ = unix.Unmount(filepath.Join(root, e.Name()), unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		// A volume in memory is a mount, and so are files of an image, which must not be removed.
+		if err := unmountAll(filepath.Join(root, e.Name())); err != nil {
+			return err
+		}
 	}
 	failpoint.Hit("volumes-unmounted")
 	return os.RemoveAll(root)
 }
 
+// unmountAll unmounts what is mounted at a path, also where that happened more than once. A path
+// without a mount is no error.
+func unmountAll(path string) error {
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("unmounting %s: %w", path, err)
+		}
+	}
+}
+
+// Mounted reports whether something is mounted at a path. Nothing is at one that does not exist.
+func Mounted(path string) (bool, error) {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &st)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, &os.PathError{Op: "statx", Path: path, Err: err}
+	}
+	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
+}
+
 // Usage returns the bytes of disk that the files below dir take, without those of other file
-// systems. Containers may change what is there meanwhile: no link is followed.
-func Usage(dir string) (int64, error) {
+// systems, nor those below the paths in dir to leave out. Containers may change what is there
+// meanwhile: no link is followed.
+func Usage(dir string, leaveOut ...string) (int64, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return 0, err
@@ -148,7 +179,7 @@ func Usage(dir string) (int64, error) {
 			return nil
 		case err != nil:
 			return err
-		case st.Dev != own.Dev && e.IsDir():
+		case e.IsDir() && (st.Dev != own.Dev || slices.Contains(leaveOut, path)):
 			return fs.SkipDir
 		}
 		if st.Nlink > 1 && !e.IsDir() {

@@ -23,6 +23,10 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
+// ErrImageVolume wraps why the files of an image can't be mounted. Kubernetes' container runtimes
+// use the same name.
+var ErrImageVolume = errors.New("ImageVolumeMountFailed")
+
 // VolumeError is the error of a volume that can't be made or mounted.
 type VolumeError struct {
 	Name string
@@ -70,6 +74,9 @@ func (r Mounter) Mounts(
 		if one.Source, one.File, err = r.source(pod, m, values); err != nil {
 			return out, err
 		}
+		if isImage(pod, m.GetName()) && !slices.Contains(one.Options, noexec) {
+			one.Options = append(slices.Clone(one.Options), noexec)
+		}
 		out = slices.DeleteFunc(out, func(o runtime.Mount) bool { return o.Target == one.Target })
 		out = append(out, one)
 	}
@@ -112,6 +119,13 @@ func (r Mounter) source(pod *corev1.Pod, m *corev1.VolumeMount, values map[strin
 		return path, volume, nil
 	}
 	defer volume.Close()
+	if isImage(pod, m.GetName()) {
+		f, err := volumes.InRoot(volume, sub)
+		if err != nil {
+			err = fmt.Errorf("%w: volume %s: subPath %q: %w", ErrImageVolume, m.GetName(), sub, err)
+		}
+		return path, f, err
+	}
 	f, err := volumes.Within(volume, sub)
 	if errors.Is(err, volumes.ErrUnfit) {
 		err = fmt.Errorf("%w: subPath of volume %s: %w", objects.ErrConfig, m.GetName(), err)
@@ -143,6 +157,28 @@ func subPath(m *corev1.VolumeMount, values map[string]string) (string, error) {
 		)
 	}
 	return sub, nil
+}
+
+// noexec is the option of a mount from which no program is run.
+const noexec = "noexec"
+
+// ImageVolumes returns the volumes that a container mounts and that are files of images.
+func ImageVolumes(pod *corev1.Pod, c *corev1.Container) []*corev1.Volume {
+	var out []*corev1.Volume
+	for _, v := range pod.GetSpec().GetVolumes() {
+		named := func(m *corev1.VolumeMount) bool { return m.GetName() == v.GetName() }
+		if v.GetVolumeSource().GetImage() != nil && slices.ContainsFunc(c.GetVolumeMounts(), named) {
+			out = append(out, v)
+		}
+	}
+	return out
+}
+
+// isImage reports whether a volume is the files of an image.
+func isImage(pod *corev1.Pod, volume string) bool {
+	return slices.ContainsFunc(pod.GetSpec().GetVolumes(), func(v *corev1.Volume) bool {
+		return v.GetName() == volume && v.GetVolumeSource().GetImage() != nil
+	})
 }
 
 // hostPath returns the path of the node that a volume stands for, nil for another volume.
@@ -307,7 +343,7 @@ func Statuses(c *corev1.Container, deep func() bool) []*corev1.VolumeMountStatus
 
 // readOnlyVolume reports whether a volume's content is not the container's to change.
 func readOnlyVolume(pod *corev1.Pod, name string) bool {
-	return slices.ContainsFunc(pod.GetSpec().GetVolumes(), func(v *corev1.Volume) bool {
+	return isImage(pod, name) || slices.ContainsFunc(pod.GetSpec().GetVolumes(), func(v *corev1.Volume) bool {
 		return v.GetName() == name && projection.IsProjected(v.GetVolumeSource())
 	})
 }

@@ -44,28 +44,39 @@ func checkContainers(c *rules.Checker, p *field.Path, s *corev1.PodSpec, volumes
 		}
 	}
 	checkEphemeral(c, p.Child("ephemeralContainers"), s, volumes, seen)
-	checkFileVolumes(c, p.Child("initContainers"), s, s.GetInitContainers())
-	checkFileVolumes(c, p.Child("containers"), s, s.GetContainers())
-	checkFileVolumes(c, p.Child("ephemeralContainers"), s, EphemeralContainers(s))
+	checkFileVolumes(c, p, s)
 }
 
 // checkFileVolumes refuses files of variables on other volumes than those of type emptyDir.
-func checkFileVolumes(c *rules.Checker, p *field.Path, s *corev1.PodSpec, containers []*corev1.Container) {
-	for i, container := range containers {
-		for j, e := range container.GetEnv() {
+func checkFileVolumes(c *rules.Checker, p *field.Path, s *corev1.PodSpec) {
+	sources := make(map[string]*corev1.VolumeSource, len(s.GetVolumes()))
+	for _, v := range s.GetVolumes() {
+		sources[v.GetName()] = v.GetVolumeSource()
+	}
+	check := func(p *field.Path, env []*corev1.EnvVar) {
+		for i, e := range env {
 			ref := e.GetValueFrom().GetFileKeyRef()
 			if ref == nil {
 				continue
 			}
-			name, at := ref.GetVolumeName(), p.Index(i).Child("env").Index(j).Child("valueFrom", "fileKeyRef", "volumeName")
-			found := slices.IndexFunc(s.GetVolumes(), func(v *corev1.Volume) bool { return v.GetName() == name })
+			at := p.Child("env").Index(i).Child("valueFrom", "fileKeyRef", "volumeName")
+			source, found := sources[ref.GetVolumeName()]
 			switch {
-			case found < 0:
-				c.Add(field.NotFound(at, name))
-			case s.GetVolumes()[found].GetVolumeSource().GetEmptyDir() == nil:
-				c.Invalid(at, name, "referenced volume must be of type emptyDir")
+			case !found:
+				c.Add(field.NotFound(at, ref.GetVolumeName()))
+			case source.GetEmptyDir() == nil:
+				c.Invalid(at, ref.GetVolumeName(), "referenced volume must be of type emptyDir")
 			}
 		}
+	}
+	for i, x := range s.GetInitContainers() {
+		check(p.Child("initContainers").Index(i), x.GetEnv())
+	}
+	for i, x := range s.GetContainers() {
+		check(p.Child("containers").Index(i), x.GetEnv())
+	}
+	for i, x := range s.GetEphemeralContainers() {
+		check(p.Child("ephemeralContainers").Index(i), x.GetEphemeralContainerCommon().GetEnv())
 	}
 }
 

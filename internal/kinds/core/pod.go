@@ -322,6 +322,11 @@ func podReadinessGates(p *corev1.Pod) string {
 func checkPod(p *corev1.Pod, c *rules.Checker) {
 	spec := field.NewPath("spec")
 	checkPodSpec(c, spec, p.GetSpec())
+	for i, v := range p.GetSpec().GetVolumes() {
+		if image := v.GetVolumeSource().GetImage(); image != nil && image.GetReference() == "" {
+			c.Required(spec.Child("volumes").Index(i).Child("image", "reference"), "")
+		}
+	}
 	if n := p.GetSpec().GetNodeName(); n != "" && len(p.GetSpec().GetSchedulingGates()) > 0 {
 		c.Forbidden(spec.Child("nodeName"), "cannot be set until all schedulingGates have been cleared")
 	}

@@ -69,10 +69,7 @@ func defaultPodSpec(s *corev1.PodSpec) {
 
 func defaultContainer(c *corev1.Container, hostNetwork bool) {
 	if c.GetImagePullPolicy() == "" {
-		c.ImagePullPolicy = PullIfNotPresent
-		if imageTag(c.GetImage()) == "latest" {
-			c.ImagePullPolicy = PullAlways
-		}
+		c.ImagePullPolicy = defaultPullPolicy(c.GetImage())
 	}
 	for _, p := range c.GetPorts() {
 		if hostNetwork && p.GetHostPort() == 0 {
@@ -90,6 +87,13 @@ func defaultDivisor(ref *corev1.ResourceFieldSelector) {
 	if ref != nil && ref.GetDivisor() == nil {
 		ref.Divisor = &metav1.Quantity{String_: "0"}
 	}
+}
+
+func defaultPullPolicy(image string) string {
+	if imageTag(image) == "latest" {
+		return PullAlways
+	}
+	return PullIfNotPresent
 }
 
 // imageTag returns the tag of an image's name: latest when it has neither tag nor digest, and an
@@ -126,6 +130,9 @@ func defaultVolume(v *corev1.Volume) {
 	if s == nil || proto.Size(s) == 0 && !hasSource(s) {
 		// A volume without a source is an empty directory.
 		v.VolumeSource = &corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}
+	}
+	if image := s.GetImage(); image != nil && image.GetPullPolicy() == "" {
+		image.PullPolicy = defaultPullPolicy(image.GetReference())
 	}
 	for _, item := range s.GetDownwardApi().GetItems() {
 		defaultDivisor(item.GetResourceFieldRef())

@@ -138,7 +138,7 @@ type VolumeSource struct {
 	Csi *CSIVolumeSource `protobuf:"bytes,28,opt,name=csi,proto3" json:"csi,omitempty"`
 	// A claim of its own that is made for the pod and goes with it.
 	Ephemeral *EphemeralVolumeSource `protobuf:"bytes,29,opt,name=ephemeral,proto3" json:"ephemeral,omitempty"`
-	// The files of a container image, read-only.
+	// The files of a container image, read-only and not executable.
 	Image         *ImageVolumeSource `protobuf:"bytes,30,opt,name=image,proto3" json:"image,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -3515,10 +3515,12 @@ func (x *VolumeResourceRequirements) GetRequests() map[string]*v1.Quantity {
 	return nil
 }
 
-// ImageVolumeSource has the files of a container image or another OCI artifact, read-only.
+// ImageVolumeSource has the files of a container image, read-only and not executable. The image is pulled when the first
+// container that mounts it is about to start, with the pod's imagePullSecrets; the files stay the same while the pod
+// exists.
 type ImageVolumeSource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name of the image.
+	// Name of the image. Required in pods; templates may leave it to what changes their pods.
 	Reference string `protobuf:"bytes,1,opt,name=reference,proto3" json:"reference,omitempty"`
 	// Always, IfNotPresent or Never. When empty, Always for the tag latest or none, else IfNotPresent.
 	PullPolicy    string `protobuf:"bytes,2,opt,name=pull_policy,json=pullPolicy,proto3" json:"pull_policy,omitempty"`
@@ -3917,43 +3919,43 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x06Volume\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12H\n" +
 	"\rvolume_source\x18\x02 \x01(\v2\x1b.xebec.core.v1.VolumeSourceB\x06\xc2\xda\x18\x02\b\x01R\fvolumeSource:\n" +
-	"\xc2\xda\x18\x06b\x04name\"\x9a&\n" +
+	"\xc2\xda\x18\x06b\x04name\"\xc7&\n" +
 	"\fVolumeSource\x12@\n" +
 	"\thost_path\x18\x01 \x01(\v2#.xebec.core.v1.HostPathVolumeSourceR\bhostPath\x12@\n" +
-	"\tempty_dir\x18\x02 \x01(\v2#.xebec.core.v1.EmptyDirVolumeSourceR\bemptyDir\x12\xd7\x01\n" +
-	"\x13gce_persistent_disk\x18\x03 \x01(\v2,.xebec.core.v1.GCEPersistentDiskVolumeSourceBy\xc2\xda\x18uBsgcePersistentDisk volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x11gcePersistentDisk\x12\xe4\x01\n" +
-	"\x17aws_elastic_block_store\x18\x04 \x01(\v2/.xebec.core.v1.AWSElasticBlockStoreVolumeSourceB|\xc2\xda\x18xBvawsElasticBlockStore volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x14awsElasticBlockStore\x12\xae\x01\n" +
-	"\bgit_repo\x18\x05 \x01(\v2\".xebec.core.v1.GitRepoVolumeSourceBo\xc2\xda\x18kBigitRepo volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\agitRepo\x129\n" +
-	"\x06secret\x18\x06 \x01(\v2!.xebec.core.v1.SecretVolumeSourceR\x06secret\x12\x9d\x01\n" +
-	"\x03nfs\x18\a \x01(\v2\x1e.xebec.core.v1.NFSVolumeSourceBk\xc2\xda\x18gBenfs volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x03nfs\x12\xa5\x01\n" +
-	"\x05iscsi\x18\b \x01(\v2 .xebec.core.v1.ISCSIVolumeSourceBm\xc2\xda\x18iBgiscsi volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x05iscsi\x12\xb5\x01\n" +
-	"\tglusterfs\x18\t \x01(\v2$.xebec.core.v1.GlusterfsVolumeSourceBq\xc2\xda\x18mBkglusterfs volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\tglusterfs\x12\xb8\x01\n" +
+	"\tempty_dir\x18\x02 \x01(\v2#.xebec.core.v1.EmptyDirVolumeSourceR\bemptyDir\x12\xdf\x01\n" +
+	"\x13gce_persistent_disk\x18\x03 \x01(\v2,.xebec.core.v1.GCEPersistentDiskVolumeSourceB\x80\x01\xc2\xda\x18|BzgcePersistentDisk volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\x11gcePersistentDisk\x12\xec\x01\n" +
+	"\x17aws_elastic_block_store\x18\x04 \x01(\v2/.xebec.core.v1.AWSElasticBlockStoreVolumeSourceB\x83\x01\xc2\xda\x18\x7fB}awsElasticBlockStore volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\x14awsElasticBlockStore\x12\xb5\x01\n" +
+	"\bgit_repo\x18\x05 \x01(\v2\".xebec.core.v1.GitRepoVolumeSourceBv\xc2\xda\x18rBpgitRepo volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\agitRepo\x129\n" +
+	"\x06secret\x18\x06 \x01(\v2!.xebec.core.v1.SecretVolumeSourceR\x06secret\x12\xa4\x01\n" +
+	"\x03nfs\x18\a \x01(\v2\x1e.xebec.core.v1.NFSVolumeSourceBr\xc2\xda\x18nBlnfs volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\x03nfs\x12\xac\x01\n" +
+	"\x05iscsi\x18\b \x01(\v2 .xebec.core.v1.ISCSIVolumeSourceBt\xc2\xda\x18pBniscsi volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\x05iscsi\x12\xbc\x01\n" +
+	"\tglusterfs\x18\t \x01(\v2$.xebec.core.v1.GlusterfsVolumeSourceBx\xc2\xda\x18tBrglusterfs volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\tglusterfs\x12\xb8\x01\n" +
 	"\x17persistent_volume_claim\x18\n" +
-	" \x01(\v20.xebec.core.v1.PersistentVolumeClaimVolumeSourceBN\xc2\xda\x18J:HpersistentVolumeClaim volumes are not mounted yet: the pod stays PendingR\x15persistentVolumeClaim\x12\x9d\x01\n" +
-	"\x03rbd\x18\v \x01(\v2\x1e.xebec.core.v1.RBDVolumeSourceBk\xc2\xda\x18gBerbd volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x03rbd\x12\xb4\x01\n" +
-	"\vflex_volume\x18\f \x01(\v2\x1f.xebec.core.v1.FlexVolumeSourceBr\xc2\xda\x18nBlflexVolume volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\n" +
-	"flexVolume\x12\xa9\x01\n" +
-	"\x06cinder\x18\r \x01(\v2!.xebec.core.v1.CinderVolumeSourceBn\xc2\xda\x18jBhcinder volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x06cinder\x12\xa9\x01\n" +
-	"\x06cephfs\x18\x0e \x01(\v2!.xebec.core.v1.CephFSVolumeSourceBn\xc2\xda\x18jBhcephfs volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x06cephfs\x12\xad\x01\n" +
-	"\aflocker\x18\x0f \x01(\v2\".xebec.core.v1.FlockerVolumeSourceBo\xc2\xda\x18kBiflocker volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\aflocker\x12I\n" +
-	"\fdownward_api\x18\x10 \x01(\v2&.xebec.core.v1.DownwardAPIVolumeSourceR\vdownwardAPI\x12\x99\x01\n" +
-	"\x02fc\x18\x11 \x01(\v2\x1d.xebec.core.v1.FCVolumeSourceBj\xc2\xda\x18fBdfc volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x02fc\x12\xb6\x01\n" +
+	" \x01(\v20.xebec.core.v1.PersistentVolumeClaimVolumeSourceBN\xc2\xda\x18J:HpersistentVolumeClaim volumes are not mounted yet: the pod stays PendingR\x15persistentVolumeClaim\x12\xa4\x01\n" +
+	"\x03rbd\x18\v \x01(\v2\x1e.xebec.core.v1.RBDVolumeSourceBr\xc2\xda\x18nBlrbd volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\x03rbd\x12\xbb\x01\n" +
+	"\vflex_volume\x18\f \x01(\v2\x1f.xebec.core.v1.FlexVolumeSourceBy\xc2\xda\x18uBsflexVolume volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\n" +
+	"flexVolume\x12\xb0\x01\n" +
+	"\x06cinder\x18\r \x01(\v2!.xebec.core.v1.CinderVolumeSourceBu\xc2\xda\x18qBocinder volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\x06cinder\x12\xb0\x01\n" +
+	"\x06cephfs\x18\x0e \x01(\v2!.xebec.core.v1.CephFSVolumeSourceBu\xc2\xda\x18qBocephfs volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\x06cephfs\x12\xb4\x01\n" +
+	"\aflocker\x18\x0f \x01(\v2\".xebec.core.v1.FlockerVolumeSourceBv\xc2\xda\x18rBpflocker volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\aflocker\x12I\n" +
+	"\fdownward_api\x18\x10 \x01(\v2&.xebec.core.v1.DownwardAPIVolumeSourceR\vdownwardAPI\x12\xa0\x01\n" +
+	"\x02fc\x18\x11 \x01(\v2\x1d.xebec.core.v1.FCVolumeSourceBq\xc2\xda\x18mBkfc volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\x02fc\x12\xbd\x01\n" +
 	"\n" +
-	"azure_file\x18\x12 \x01(\v2$.xebec.core.v1.AzureFileVolumeSourceBq\xc2\xda\x18mBkazureFile volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\tazureFile\x12C\n" +
+	"azure_file\x18\x12 \x01(\v2$.xebec.core.v1.AzureFileVolumeSourceBx\xc2\xda\x18tBrazureFile volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\tazureFile\x12C\n" +
 	"\n" +
-	"config_map\x18\x13 \x01(\v2$.xebec.core.v1.ConfigMapVolumeSourceR\tconfigMap\x12\xcb\x01\n" +
-	"\x0evsphere_volume\x18\x14 \x01(\v2-.xebec.core.v1.VsphereVirtualDiskVolumeSourceBu\xc2\xda\x18qBovsphereVolume volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\rvsphereVolume\x12\xad\x01\n" +
-	"\aquobyte\x18\x15 \x01(\v2\".xebec.core.v1.QuobyteVolumeSourceBo\xc2\xda\x18kBiquobyte volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\aquobyte\x12\xb6\x01\n" +
+	"config_map\x18\x13 \x01(\v2$.xebec.core.v1.ConfigMapVolumeSourceR\tconfigMap\x12\xd2\x01\n" +
+	"\x0evsphere_volume\x18\x14 \x01(\v2-.xebec.core.v1.VsphereVirtualDiskVolumeSourceB|\xc2\xda\x18xBvvsphereVolume volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\rvsphereVolume\x12\xb4\x01\n" +
+	"\aquobyte\x18\x15 \x01(\v2\".xebec.core.v1.QuobyteVolumeSourceBv\xc2\xda\x18rBpquobyte volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\aquobyte\x12\xbd\x01\n" +
 	"\n" +
-	"azure_disk\x18\x16 \x01(\v2$.xebec.core.v1.AzureDiskVolumeSourceBq\xc2\xda\x18mBkazureDisk volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\tazureDisk\x12\xe3\x01\n" +
-	"\x16photon_persistent_disk\x18\x17 \x01(\v2/.xebec.core.v1.PhotonPersistentDiskVolumeSourceB|\xc2\xda\x18xBvphotonPersistentDisk volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x14photonPersistentDisk\x12\xc4\x01\n" +
-	"\x0fportworx_volume\x18\x18 \x01(\v2#.xebec.core.v1.PortworxVolumeSourceBv\xc2\xda\x18rBpportworxVolume volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x0eportworxVolume\x12\xae\x01\n" +
-	"\bscale_io\x18\x19 \x01(\v2\".xebec.core.v1.ScaleIOVolumeSourceBo\xc2\xda\x18kBiscaleIO volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\ascaleIO\x12B\n" +
-	"\tprojected\x18\x1a \x01(\v2$.xebec.core.v1.ProjectedVolumeSourceR\tprojected\x12\xb5\x01\n" +
-	"\tstorageos\x18\x1b \x01(\v2$.xebec.core.v1.StorageOSVolumeSourceBq\xc2\xda\x18mBkstorageos volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\tstorageos\x12\x9d\x01\n" +
-	"\x03csi\x18\x1c \x01(\v2\x1e.xebec.core.v1.CSIVolumeSourceBk\xc2\xda\x18gBecsi volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x03csi\x12\xb5\x01\n" +
-	"\tephemeral\x18\x1d \x01(\v2$.xebec.core.v1.EphemeralVolumeSourceBq\xc2\xda\x18mBkephemeral volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\tephemeral\x12\xa5\x01\n" +
-	"\x05image\x18\x1e \x01(\v2 .xebec.core.v1.ImageVolumeSourceBm\xc2\xda\x18iBgimage volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected and hostPath areR\x05image:I\xc2\xda\x18E\x1a\x1amust specify a volume type\"'may not specify more than 1 volume type\"\xbf\x01\n" +
+	"azure_disk\x18\x16 \x01(\v2$.xebec.core.v1.AzureDiskVolumeSourceBx\xc2\xda\x18tBrazureDisk volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\tazureDisk\x12\xeb\x01\n" +
+	"\x16photon_persistent_disk\x18\x17 \x01(\v2/.xebec.core.v1.PhotonPersistentDiskVolumeSourceB\x83\x01\xc2\xda\x18\x7fB}photonPersistentDisk volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\x14photonPersistentDisk\x12\xcb\x01\n" +
+	"\x0fportworx_volume\x18\x18 \x01(\v2#.xebec.core.v1.PortworxVolumeSourceB}\xc2\xda\x18yBwportworxVolume volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\x0eportworxVolume\x12\xb5\x01\n" +
+	"\bscale_io\x18\x19 \x01(\v2\".xebec.core.v1.ScaleIOVolumeSourceBv\xc2\xda\x18rBpscaleIO volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\ascaleIO\x12B\n" +
+	"\tprojected\x18\x1a \x01(\v2$.xebec.core.v1.ProjectedVolumeSourceR\tprojected\x12\xbc\x01\n" +
+	"\tstorageos\x18\x1b \x01(\v2$.xebec.core.v1.StorageOSVolumeSourceBx\xc2\xda\x18tBrstorageos volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\tstorageos\x12\xa4\x01\n" +
+	"\x03csi\x18\x1c \x01(\v2\x1e.xebec.core.v1.CSIVolumeSourceBr\xc2\xda\x18nBlcsi volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\x03csi\x12\xbc\x01\n" +
+	"\tephemeral\x18\x1d \x01(\v2$.xebec.core.v1.EphemeralVolumeSourceBx\xc2\xda\x18tBrephemeral volumes are not mounted yet; emptyDir, configMap, secret, downwardAPI, projected, hostPath and image areR\tephemeral\x126\n" +
+	"\x05image\x18\x1e \x01(\v2 .xebec.core.v1.ImageVolumeSourceR\x05image:I\xc2\xda\x18E\x1a\x1amust specify a volume type\"'may not specify more than 1 volume type\"\xbf\x01\n" +
 	"\x14HostPathVolumeSource\x12\x1a\n" +
 	"\x04path\x18\x01 \x01(\tB\x06\xc2\xda\x18\x02P\x01R\x04path\x12v\n" +
 	"\x04type\x18\x02 \x01(\tB]\xc2\xda\x18Y2\x02\"\"z\x00z\vBlockDevicez\n" +
@@ -4268,10 +4270,10 @@ const file_xebec_core_v1_volume_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\x1aT\n" +
 	"\rRequestsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12-\n" +
-	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\"R\n" +
+	"\x05value\x18\x02 \x01(\v2\x17.xebec.meta.v1.QuantityR\x05value:\x028\x01\"u\n" +
 	"\x11ImageVolumeSource\x12\x1c\n" +
-	"\treference\x18\x01 \x01(\tR\treference\x12\x1f\n" +
-	"\vpull_policy\x18\x02 \x01(\tR\n" +
+	"\treference\x18\x01 \x01(\tR\treference\x12B\n" +
+	"\vpull_policy\x18\x02 \x01(\tB!\xc2\xda\x18\x1dz\x06Alwaysz\fIfNotPresentz\x05NeverR\n" +
 	"pullPolicy\"\xd7\x03\n" +
 	"\vVolumeMount\x12\x1a\n" +
 	"\x04name\x18\x01 \x01(\tB\x06\xc2\xda\x18\x02P\x01R\x04name\x12\x1b\n" +
