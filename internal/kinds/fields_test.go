@@ -14,6 +14,15 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 )
 
+// TestMessages checks what a scheme does not check of compiled-in kinds.
+func TestMessages(t *testing.T) {
+	for _, k := range kinds.All() {
+		if err := k.CheckMessage(); err != nil {
+			t.Errorf("%s: %v", k.GVK(), err)
+		}
+	}
+}
+
 // TestFieldPaths holds the numbers of selectable fields against the names that they are selected
 // by. Kubernetes selects Jobs by status.succeeded under another name.
 func TestFieldPaths(t *testing.T) {

@@ -22,19 +22,33 @@ const packagePrefix = "xebec."
 // "/xebec.api.v1.ResourceService/Get". It returns nil for a method without rules: one of another
 // project, such as gRPC's health service, or one of a service that is not linked into the program.
 // The getters of nil rules return zero values. The result must not be changed.
-func Rules(fullMethod string) *metav1.MethodRules { return all()[fullMethod] }
+func Rules(fullMethod string) *metav1.MethodRules {
+	if r, ok := known.Load(fullMethod); ok {
+		return r.(*metav1.MethodRules)
+	}
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(descriptorName(fullMethod))
+	m, ok := d.(protoreflect.MethodDescriptor)
+	if err != nil || !ok {
+		return nil
+	}
+	r, _ := proto.GetExtension(m.Options(), metav1.E_Method).(*metav1.MethodRules)
+	known.Store(fullMethod, r)
+	return r
+}
 
-// all are the rules of every method that is linked into the program, by full name. Descriptors are
-// registered before main.
-var all = sync.OnceValue(func() map[string]*metav1.MethodRules {
-	rules := map[string]*metav1.MethodRules{}
-	Each(func(m protoreflect.MethodDescriptor) {
-		if r, ok := proto.GetExtension(m.Options(), metav1.E_Method).(*metav1.MethodRules); ok && r != nil {
-			rules[FullName(m)] = r
-		}
-	})
-	return rules
-})
+// known are the rules of the methods that were asked for, by full name. Only methods that exist are
+// in it, so that clients cannot fill it. The rules of others stay encoded in the descriptors.
+var known sync.Map
+
+// descriptorName returns the name of a method in its descriptor, such as
+// xebec.api.v1.ResourceService.Get; an invalid one for other names.
+func descriptorName(fullMethod string) protoreflect.FullName {
+	service, name, ok := strings.Cut(strings.TrimPrefix(fullMethod, "/"), "/")
+	if !ok || !strings.HasPrefix(service, packagePrefix) {
+		return ""
+	}
+	return protoreflect.FullName(service + "." + name)
+}
 
 // Each calls f for every method of Xebec's services that is linked into the program, with and
 // without rules, in no order.

@@ -141,16 +141,13 @@ type Kind struct {
 	// Conversion is set in versions that are served but not stored.
 	Conversion *Conversion
 
-	derive  sync.Once
-	derived derived
-}
-
-// derived is what follows from the message type, found once.
-type derived struct {
+	named   sync.Once
 	message protoreflect.FullName
 	typeURL string
-	fields  map[string]wire.Field
-	err     error
+
+	resolve  sync.Once
+	resolved map[string]wire.Field
+	unusable error
 }
 
 const typeURLPrefix = "type.googleapis.com/"
@@ -161,23 +158,31 @@ var metadataFields = map[string][]protowire.Number{
 	"metadata.namespace": {1, 3},
 }
 
-func (k *Kind) facts() *derived {
-	k.derive.Do(func() {
+// name finds the names of the message once. It does not read the fields of its descriptor, which
+// stay encoded in a process that has no object of the kind.
+func (k *Kind) name() {
+	k.named.Do(func() {
+		k.message = k.New().ProtoReflect().Descriptor().FullName()
+		k.typeURL = typeURLPrefix + string(k.message)
+	})
+}
+
+// fields finds the selectable fields once.
+func (k *Kind) fields() (map[string]wire.Field, error) {
+	k.resolve.Do(func() {
 		d := k.New().ProtoReflect().Descriptor()
-		k.derived.message = d.FullName()
-		k.derived.typeURL = typeURLPrefix + string(d.FullName())
-		k.derived.fields = make(map[string]wire.Field, len(k.Fields)+len(metadataFields))
+		k.resolved = make(map[string]wire.Field, len(k.Fields)+len(metadataFields))
 		for _, name := range k.SelectableFields() {
 			path, _ := k.FieldPath(name)
 			f, err := wire.Resolve(d, path...)
 			if err != nil {
-				k.derived.err = fmt.Errorf("selectable field %s: %w", name, err)
+				k.unusable = fmt.Errorf("selectable field %s: %w", name, err)
 				return
 			}
-			k.derived.fields[name] = f
+			k.resolved[name] = f
 		}
 	})
-	return &k.derived
+	return k.resolved, k.unusable
 }
 
 // PrepareCreate drops what a client may not set at creation, status above all, and starts the
@@ -299,10 +304,16 @@ func (k *Kind) FromStored(o Object) (Object, error) {
 }
 
 // MessageName returns the full name of the kind's protobuf message: xebec.core.v1.Pod.
-func (k *Kind) MessageName() protoreflect.FullName { return k.facts().message }
+func (k *Kind) MessageName() protoreflect.FullName {
+	k.name()
+	return k.message
+}
 
 // TypeURL returns the type URL of the kind's objects in a google.protobuf.Any.
-func (k *Kind) TypeURL() string { return k.facts().typeURL }
+func (k *Kind) TypeURL() string {
+	k.name()
+	return k.typeURL
+}
 
 // HasStatus reports whether the kind has a status, which only UpdateStatus writes.
 func (k *Kind) HasStatus() bool { return k.HasSubresource("status") }
@@ -325,7 +336,8 @@ func (k *Kind) HasSubresource(name string) bool {
 
 // Field returns a selectable field, by which it can be read from encoded objects of this kind.
 func (k *Kind) Field(name string) (wire.Field, bool) {
-	f, ok := k.facts().fields[name]
+	fields, _ := k.fields()
+	f, ok := fields[name]
 	return f, ok
 }
 

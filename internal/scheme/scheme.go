@@ -112,9 +112,6 @@ func (k *Kind) check() error {
 			return fmt.Errorf("%s is required", name)
 		}
 	}
-	if f := k.New().ProtoReflect().Descriptor().Fields().ByNumber(1); f == nil || f.Name() != "metadata" {
-		return errors.New("field 1 of the message must be metadata")
-	}
 	if c := k.Conversion; c != nil {
 		switch {
 		case c.Stored == nil || c.ToStored == nil || c.FromStored == nil:
@@ -125,10 +122,25 @@ func (k *Kind) check() error {
 			return fmt.Errorf("its scope must be that of %s, to which it converts", c.Stored.GVK())
 		}
 	}
+	if k.Dynamic {
+		return k.CheckMessage()
+	}
+	return nil
+}
+
+// CheckMessage returns what makes the message of a kind unusable: metadata is not its first field,
+// or a selectable field or one of Scale is not in it. Replace calls it for dynamic kinds. Those that
+// are compiled in are checked by tests, since it takes memory to read the descriptors of all kinds,
+// of which most processes use a few.
+func (k *Kind) CheckMessage() error {
+	if f := k.New().ProtoReflect().Descriptor().Fields().ByNumber(1); f == nil || f.Name() != "metadata" {
+		return errors.New("field 1 of the message must be metadata")
+	}
 	if err := k.checkScale(); err != nil {
 		return err
 	}
-	return k.facts().err
+	_, err := k.fields()
+	return err
 }
 
 func newSnapshot(all []*Kind) (*snapshot, error) {

@@ -18,7 +18,6 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
-	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	"sigs.k8s.io/structured-merge-diff/v6/merge"
 	"sigs.k8s.io/structured-merge-diff/v6/schema"
@@ -351,7 +350,7 @@ func typeOf(o scheme.Object) schema.TypeRef {
 
 func (s *schemas) untyped(k *scheme.Kind, tv *typed.TypedValue) (scheme.Object, error) {
 	// The library's objects share what they hold.
-	obj, ok := runtime.DeepCopyJSONValue(tv.AsValue().Unstructured()).(map[string]any)
+	obj, ok := cloned(tv.AsValue().Unstructured()).(map[string]any)
 	if !ok {
 		return nil, fmt.Errorf("merged %s is not an object", k.Name)
 	}
@@ -363,6 +362,25 @@ func (s *schemas) untyped(k *scheme.Kind, tv *typed.TypedValue) (scheme.Object, 
 		return nil, fmt.Errorf("merged %s: %w", k.Name, err)
 	}
 	return out, nil
+}
+
+// cloned returns a deep copy of a JSON value.
+func cloned(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		m := make(map[string]any, len(v))
+		for key, value := range v {
+			m[key] = cloned(value)
+		}
+		return m
+	case []any:
+		list := make([]any, len(v))
+		for i, value := range v {
+			list[i] = cloned(value)
+		}
+		return list
+	}
+	return v
 }
 
 // managerKey names an owner in the library's map: one manager may own fields by applying and others
