@@ -28,7 +28,7 @@ func Rules(fullMethod string) *metav1.MethodRules {
 	}
 	d, err := protoregistry.GlobalFiles.FindDescriptorByName(descriptorName(fullMethod))
 	m, ok := d.(protoreflect.MethodDescriptor)
-	if err != nil || !ok {
+	if err != nil || !ok || FullName(m) != fullMethod {
 		return nil
 	}
 	r, _ := proto.GetExtension(m.Options(), metav1.E_Method).(*metav1.MethodRules)
@@ -43,11 +43,11 @@ var known sync.Map
 // descriptorName returns the name of a method in its descriptor, such as
 // xebec.api.v1.ResourceService.Get; an invalid one for other names.
 func descriptorName(fullMethod string) protoreflect.FullName {
-	service, name, ok := strings.Cut(strings.TrimPrefix(fullMethod, "/"), "/")
-	if !ok || !strings.HasPrefix(service, packagePrefix) {
+	name := strings.TrimPrefix(fullMethod, "/")
+	if !strings.HasPrefix(name, packagePrefix) {
 		return ""
 	}
-	return protoreflect.FullName(service + "." + name)
+	return protoreflect.FullName(strings.Replace(name, "/", ".", 1))
 }
 
 // Each calls f for every method of Xebec's services that is linked into the program, with and

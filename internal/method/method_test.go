@@ -89,7 +89,10 @@ func TestRules(t *testing.T) {
 	if r := method.Rules(apiv1.ResourceService_Get_FullMethodName); r.GetVerb() != "get" || r.GetResource() != "*" || !r.GetIdempotent() || r.GetWrite() {
 		t.Errorf("Get has the rules %v", r)
 	}
-	for _, name := range []string{"", "/grpc.health.v1.Health/Check", "/xebec.api.v1.ResourceService/None"} {
+	for _, name := range []string{
+		"", "/grpc.health.v1.Health/Check", "/xebec.api.v1.ResourceService/None", "/xebec.api.v1.ResourceService", "xebec.api.v1.ResourceService/Get",
+		"/xebec.api.v1/ResourceService.Get", "/xebec.api.v1.ResourceService.Get", "//xebec.api.v1.ResourceService/Get",
+	} {
 		if r := method.Rules(name); r != nil || r.GetVerb() != "" {
 			t.Errorf("%q has the rules %v", name, r)
 		}
