@@ -117,14 +117,14 @@ func probeDiag() (listing, closing error) {
 		}
 	})
 	if listing == nil && found == nil {
-		listing = errors.New("sock_diag does not list a socket that exists")
+		listing = errors.New("sock_diag does not list an existing socket")
 	}
 	if listing != nil {
 		return listing, fmt.Errorf("finding the socket to close: %w", listing)
 	}
 	n, closing := destroy([]connectedPeer{{local: found.local, remote: found.remote, cookie: cookie}})
 	if closing == nil && n != 1 {
-		closing = errors.New("closing a socket: the kernel does not find it")
+		closing = errors.New("closing a socket: socket not found by the kernel")
 	}
 	return nil, closing
 }

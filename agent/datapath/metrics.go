@@ -50,13 +50,13 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: metrics.DatapathBackends, Help: "Endpoints in the service maps.",
 		}),
 		pressure: f.NewGaugeVec(prometheus.GaugeOpts{
-			Name: metrics.DatapathMapPressure, Help: "How full a map is, from 0 to 1.",
+			Name: metrics.DatapathMapPressure, Help: "Fill level of a map, from 0 to 1.",
 		}, []string{metrics.LabelMap}),
 		writes: f.NewCounterVec(prometheus.CounterOpts{
 			Name: metrics.DatapathWrites, Help: "Writes of changes to the service maps.",
 		}, []string{metrics.LabelResult}),
 		took: f.NewHistogram(prometheus.HistogramOpts{
-			Name: metrics.DatapathWriteSeconds, Help: "How long successful writes of changes to the service maps took.",
+			Name: metrics.DatapathWriteSeconds, Help: "Duration of successful writes of changes to the service maps.",
 			Buckets: prometheus.ExponentialBuckets(10e-6, 4, 10), // to 2.6 s
 		}),
 		delay: f.NewHistogram(prometheus.HistogramOpts{

@@ -176,7 +176,7 @@ func TestRecipes(t *testing.T) {
 			default/web -> default/db TCP/80 yes no policy selects default/db for ingress
 			8.8.8.8 -> 9.9.9.9 TCP/80 yes neither end is a pod`},
 		{"deny all ingress", "metadata: {name: deny}\nspec: {podSelector: {}, policyTypes: [Ingress]}", `
-			default/web -> default/db TCP/80 no default/deny selects default/db for ingress; no rule of it allows this
+			default/web -> default/db TCP/80 no default/deny selects default/db for ingress; no rule of this policy allows it
 			default/web -> default/web TCP/80 yes a pod always reaches itself
 			default/web -> other/api TCP/80 yes
 			other/api -> default/web ICMP no
@@ -303,7 +303,7 @@ spec: {podSelector: {}, ingress: [{from: [{podSelector: {}}], ports: [{port: 2, 
 			default/web -> default/db TCP/2 yes default/b allows it by its ingress rule 1
 			default/web -> default/db TCP/4 yes default/b allows it by its ingress rule 2
 			other/api -> default/db TCP/4 yes
-			other/api -> default/db TCP/3 no default/a, default/b select default/db for ingress; no rule of them allows this
+			other/api -> default/db TCP/3 no default/a, default/b select default/db for ingress; no rule of these policies allows it
 			default/batch -> default/db TCP/1 no`},
 		{"an exception that another rule allows", `
 metadata: {name: p}

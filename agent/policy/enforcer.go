@@ -105,7 +105,7 @@ func (e *Enforcer) OnPolicy(old, now *networkingv1.NetworkPolicy) {
 	e.change(func() bool {
 		changed, err := e.cluster.OnPolicy(old, now)
 		if err != nil {
-			e.log.Error("Invalid network policy, its invalid parts allow nothing", zap.Error(err))
+			e.log.Error("Invalid network policy, invalid parts are ignored and allow no traffic", zap.Error(err))
 		}
 		return changed
 	})

@@ -323,7 +323,7 @@ spec:
 	found := false
 	for _, d := range last {
 		found = found || d.Pod == "default/db" && d.Direction == policy.Ingress && d.Peer == "default/web" && d.To().String() == at("default/db", 6380) &&
-			d.Protocol == policy.TCP && d.Rule == "default/db selects default/db for ingress; no rule of it allows this"
+			d.Protocol == policy.TCP && d.Rule == "default/db selects default/db for ingress; no rule of this policy allows it"
 	}
 	if !found {
 		t.Errorf("web's attempts at 6380 are not among the drops: %v", last)

@@ -30,7 +30,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 			Name: metrics.PolicyDrops, Help: "Packets from or to pods that were dropped by policies.",
 		}, []string{metrics.LabelNamespace, metrics.LabelPod, metrics.LabelDirection, metrics.LabelReason}),
 		pressure: f.NewGaugeVec(prometheus.GaugeOpts{
-			Name: metrics.PolicyMapPressure, Help: "How full a map is, from 0 to 1.",
+			Name: metrics.PolicyMapPressure, Help: "Fill level of a map, from 0 to 1.",
 		}, []string{metrics.LabelMap}),
 		writes: f.NewCounterVec(prometheus.CounterOpts{
 			Name: metrics.PolicyWrites, Help: "Writes of changes to the policy maps.",

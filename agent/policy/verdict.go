@@ -88,9 +88,9 @@ func (c *Cluster) isPeer(p *policy, r rule, other *Pod, addr netip.Addr) bool {
 // Isolation says why a pod that policies select for a direction may not have what
 // none of them allows.
 func Isolation(policies []string, pod string, d Direction) string {
-	verb, none := "selects", "no rule of it allows this"
+	verb, none := "selects", "no rule of this policy allows it"
 	if len(policies) > 1 {
-		verb, none = "select", "no rule of them allows this"
+		verb, none = "select", "no rule of these policies allows it"
 	}
 	return fmt.Sprintf("%s %s %s for %s; %s", strings.Join(policies, ", "), verb, pod, d, none)
 }

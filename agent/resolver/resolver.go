@@ -257,7 +257,7 @@ func (r *Resolver) session(ctx context.Context) error {
 func (r *Resolver) replace(ctx context.Context, old *net.UnixConn, first hello) (*net.UnixConn, error) {
 	defer old.Close()
 	if err := r.succeed(old, first); err != nil {
-		r.cfg.Log.Warn("DNS process does not hand over its sockets, stopping it before the start of another", zap.Error(err))
+		r.cfg.Log.Warn("DNS process did not hand over its sockets, stopping it before starting another", zap.Error(err))
 		if err := r.startFresh(ctx); err != nil {
 			return nil, err
 		}

@@ -91,9 +91,9 @@ func Authorize(ctx context.Context, id edge.Identity, fullMethod string) error {
 	_, service := id.Caller().Service()
 	switch {
 	case reach && !(direct && service):
-		return apierr.Denied("%s: only the nodes service may call it, and not through a gateway; the caller is %s", fullMethod, id.User)
+		return apierr.Denied("%s: only the nodes service may call this method, directly; the caller is %s", fullMethod, id.User)
 	case !reach && direct:
-		return apierr.Denied("%s: node agents are called through a gateway, not directly as by %s", fullMethod, id.User)
+		return apierr.Denied("%s: agents accept calls only through a gateway; %s called directly", fullMethod, id.User)
 	}
 	return rpc.AuthorizeMethod(ctx, id, fullMethod)
 }

@@ -97,7 +97,7 @@ func (k *keeper) run(link *os.File) error {
 	}
 	defer lock.Close()
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("the streams have a keeper already: %w", err)
+		return fmt.Errorf("the streams already have a keeper: %w", err)
 	}
 	log, err := logs.Open(k.LogPath)
 	if err != nil {

@@ -61,7 +61,7 @@ func parseNodes(text string, inside bool) (nodes Template, rest string, err erro
 		}
 		shut := Closing(text[open:], '{', '}')
 		if shut < 0 {
-			return nil, "", errors.New("a { is not closed")
+			return nil, "", errors.New("missing } after {")
 		}
 		inner := strings.TrimSpace(text[open+1 : open+shut])
 		text = text[open+shut+1:]
@@ -141,7 +141,7 @@ func ParsePath(text string) (Path, error) {
 		case strings.HasPrefix(text, "["):
 			shut := Closing(text, '[', ']')
 			if shut < 0 {
-				return nil, errors.New("a [ is not closed")
+				return nil, errors.New("missing ] after [")
 			}
 			s, err := parseBracket(strings.TrimSpace(text[1:shut]))
 			if err != nil {
@@ -160,7 +160,7 @@ func ParsePath(text string) (Path, error) {
 					text = rest
 					continue
 				}
-				return nil, fmt.Errorf("a field's name is missing before %q", rest)
+				return nil, fmt.Errorf("missing field name before %q", rest)
 			}
 			if name == "*" {
 				p = append(p, wildcard{})
@@ -254,7 +254,7 @@ func (n index) walk(value any) ([]any, error) {
 		at += len(list)
 	}
 	if at < 0 || at >= len(list) {
-		return nil, fmt.Errorf("there is no element %d: the list has %d", int(n), len(list))
+		return nil, fmt.Errorf("index %d is out of range: the list has %d elements", int(n), len(list))
 	}
 	return list[at : at+1], nil
 }

@@ -49,14 +49,14 @@ func TestTemplate(t *testing.T) {
 
 func TestTemplateErrors(t *testing.T) {
 	for template, want := range map[string]string{
-		"{.a":                     "not closed",
-		"{.a[0}":                  "not closed",
+		"{.a":                     "missing }",
+		"{.a[0}":                  "missing ]",
 		"{range .a}x":             "without {end}",
 		"x{end}":                  "without {range}",
 		"{.a[x]}":                 "neither a number",
 		"{..name}":                "not supported",
 		"{.a[?(@.b==c)]}":         "neither a quoted text",
-		`{"open}`:                 "not closed",
+		`{"open}`:                 "missing }",
 		"{.a..b}":                 "not supported",
 		`{range .items[*]}{.a]}}`: "without {end}",
 	} {

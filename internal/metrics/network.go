@@ -8,12 +8,12 @@ const (
 	// DatapathBackends is the number of endpoints in the service maps, counted once for each address
 	// they stand behind.
 	DatapathBackends = "xebec_datapath_backends"
-	// DatapathMapPressure is how full a map is, from 0 to 1, by map. Full maps of services refuse
+	// DatapathMapPressure is the fill level of a map, from 0 to 1, by map. Full maps of services refuse
 	// more; a full table of flows, counted every minute, forgets what was used least recently.
 	DatapathMapPressure = "xebec_datapath_map_pressure_ratio"
 	// DatapathWrites counts the writes of changes to the service maps, by result: ok, failed.
 	DatapathWrites = "xebec_datapath_writes_total"
-	// DatapathWriteSeconds is how long successful writes of changes to the service maps took.
+	// DatapathWriteSeconds is the duration of successful writes of changes to the service maps.
 	DatapathWriteSeconds = "xebec_datapath_write_seconds"
 	// DatapathDelaySeconds is the time from hearing of a change to having it in the service maps.
 	DatapathDelaySeconds = "xebec_datapath_delay_seconds"

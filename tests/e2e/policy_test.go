@@ -59,7 +59,7 @@ func TestNetworkPolicies(t *testing.T) {
 	// The nodes' probes go on, and so do names.
 	inside.awaitEcho(t, 3)
 	inside.says(t, []string{"10.96."}, "exec", "client", "--", "/client", "dns", "echo")
-	said := inside.namespace + "/default-deny-all selects " + inside.namespace + "/client for egress; no rule of it allows this"
+	said := inside.namespace + "/default-deny-all selects " + inside.namespace + "/client for egress; no rule of this policy allows it"
 	eventually(t, "drops are reported", waitLimit, func() error {
 		// Whichever end's node heard of the policy first has dropped what was tried so far.
 		inside.try(t, "exec", "client", "--", "/client", "get", toServer, "--timeout", "1s")

@@ -31,7 +31,7 @@ type unpacker struct {
 }
 
 // errNothingSent is what an empty archive is answered with.
-var errNothingSent = errors.New("the container sends nothing")
+var errNothingSent = errors.New("the archive from the container is empty")
 
 // unpack reads the archive to its end.
 func (u *unpacker) unpack(from io.Reader) error {
@@ -50,7 +50,7 @@ func (u *unpacker) unpack(from io.Reader) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("read what the container sends: %w", err)
+			return fmt.Errorf("read the archive from the container: %w", err)
 		}
 		below, err := u.below(h.Name)
 		if err != nil {
@@ -73,11 +73,11 @@ func (u *unpacker) below(name string) (string, error) {
 	rest, ok := strings.CutPrefix(slash.Clean(name), u.base)
 	switch {
 	case !ok || rest != "" && rest[0] != '/':
-		return "", fmt.Errorf("the container sends %q instead of %q", name, u.base)
+		return "", fmt.Errorf("invalid archive from the container: it contains %q, want %q", name, u.base)
 	case rest == "" && u.done:
-		return "", fmt.Errorf("the container sends %q twice", name)
+		return "", fmt.Errorf("invalid archive from the container: it contains %q twice", name)
 	case rest != "" && u.tree == nil:
-		return "", fmt.Errorf("the container sends %q, and no directory %q before it", name, u.base)
+		return "", fmt.Errorf("invalid archive from the container: it contains %q without the directory %q before it", name, u.base)
 	}
 	return strings.TrimPrefix(rest, "/"), nil
 }
@@ -88,7 +88,7 @@ func (u *unpacker) top(h *tar.Header, content io.Reader) error {
 	case h.Typeflag == tar.TypeDir && u.tree != nil:
 		return nil
 	case u.tree != nil:
-		return errors.New("the container sends it first as a directory, then as something else")
+		return errors.New("the archive from the container contains it as a directory and as another type")
 	case h.Typeflag != tar.TypeDir:
 		u.done = true
 		return u.entry(u.dir, u.name, h, content)
@@ -137,7 +137,7 @@ func (u *unpacker) hardLink(root *os.Root, at, linkname string) error {
 		return err
 	}
 	if target == "" || target == at {
-		return fmt.Errorf("the container sends it as a hard link to %q", linkname)
+		return fmt.Errorf("the archive from the container contains it as a hard link to %q", linkname)
 	}
 	if err := realParents(root, target); err != nil {
 		return err
@@ -147,7 +147,7 @@ func (u *unpacker) hardLink(root *os.Root, at, linkname string) error {
 		return err
 	}
 	if !st.Mode().IsRegular() {
-		return fmt.Errorf("the container sends it as a hard link to %q, which is not a file", linkname)
+		return fmt.Errorf("the archive from the container contains it as a hard link to %q, which is not a regular file", linkname)
 	}
 	if err := makeRoom(root, at); err != nil {
 		return err

@@ -171,7 +171,7 @@ func restoreCommand(s *session.Session) *cobra.Command {
   4. chown -R xebec-etcd: /var/lib/xebec-etcd/data
   5. systemctl start xebec-etcd, and then the other services
 
-  Pods keep running meanwhile. --revision moves revisions forward, so that clients do not take old data for new; its
+  Pods keep running meanwhile. --revision moves revisions forward, so that clients do not mistake restored data for current data; its
   value must be the same on every master.
 `, args[0], s.Now().UnixMicro())
 			return nil

@@ -99,7 +99,7 @@ func referenceOf(s *session.Session, args []string) (resolve.Reference, error) {
 func rolloutOf(obj scheme.Object) diagnose.Rollout {
 	o, ok := diagnose.RolloutOf(obj)
 	if !ok {
-		panic(fmt.Sprintf("rollout: %s is among the kinds that have rollouts, and has none", kinds.Of(obj)))
+		panic(fmt.Sprintf("rollout: kind %s is in RolloutKinds, but RolloutOf does not support it", kinds.Of(obj)))
 	}
 	return o
 }
