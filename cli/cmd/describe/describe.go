@@ -114,6 +114,7 @@ type describer func(ctx context.Context, cl *client.Client, r *report, obj schem
 var describers = map[protoreflect.FullName]describer{
 	messageOf[*corev1.ConfigMap]():             of((*report).configMap),
 	messageOf[*corev1.Node]():                  reading(describeNode),
+	messageOf[*corev1.PersistentVolume]():      reading(describePersistentVolume),
 	messageOf[*corev1.ReplicationController](): reading(describeReplicationController),
 	messageOf[*corev1.Pod]():                   of((*report).pod),
 	messageOf[*corev1.Secret]():                of((*report).secret),
