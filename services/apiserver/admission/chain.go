@@ -31,6 +31,7 @@ func New(cfg Config) Chain {
 		priority{classes: cfg.PriorityClasses},
 		runtimeClass{},
 		signing{authorize: cfg.Authorize},
+		deviceAdminAccess{},
 		gatewayLockout{restrict: cfg.RestrictLockout},
 	}
 }
