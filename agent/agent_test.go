@@ -57,7 +57,7 @@ func TestNode(t *testing.T) {
 		registered.Metadata.Labels["kubernetes.io/hostname"] != nodeName || registered.Metadata.Labels["disk"] != "fast" {
 		t.Errorf("the node registered as %v", registered)
 	}
-	if h := registered.Status.RuntimeHandlers; len(h) != 1 || h[0].GetName() != "" || !h[0].GetFeatures().GetRecursiveReadOnlyMounts() {
+	if h := registered.Status.RuntimeHandlers; len(h) != 2 || h[0].GetName() != "" || h[1].GetName() != "runc" || !h[0].GetFeatures().GetRecursiveReadOnlyMounts() {
 		t.Errorf("the node's runtime can do %v", h)
 	}
 	registered = client.Clone(registered)

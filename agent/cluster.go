@@ -18,6 +18,7 @@ import (
 	"github.com/xebec-project/xebec/internal/scheme"
 	authv1 "github.com/xebec-project/xebec/proto/xebec/auth/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
 
 // controlPlane is pods.Cluster on the API.
@@ -86,6 +87,11 @@ func (p controlPlane) ConfigMap(ctx context.Context, namespace, name string) (*c
 
 func (p controlPlane) Secret(ctx context.Context, namespace, name string) (*corev1.Secret, error) {
 	return client.Get[*corev1.Secret](ctx, p.c, namespace, name)
+}
+
+// RuntimeClass implements pods.Cluster.
+func (p controlPlane) RuntimeClass(ctx context.Context, name string) (*nodev1.RuntimeClass, error) {
+	return client.Get[*nodev1.RuntimeClass](ctx, p.c, "", name)
 }
 
 // Follow implements pods.Cluster. A watch that is refused, as when the pod is not yet known to be

@@ -119,10 +119,14 @@ func (n *node) lockState(context.Context, *component.Tasks) error {
 
 func (n *node) unlockState() { n.unlock() }
 
-func (n *node) connectRuntime(ctx context.Context, _ *component.Tasks) (err error) {
+func (n *node) connectRuntime(ctx context.Context, _ *component.Tasks) error {
+	handlers, err := runtime.ParseHandlers(n.cfg.RuntimeHandlers)
+	if err != nil {
+		return err
+	}
 	n.runtime, err = runtime.New(ctx, runtime.Config{
 		Address: n.cfg.Containerd, Namespace: n.cfg.ContainerdNamespace, Snapshotter: n.cfg.Snapshotter,
-		RuncRoot: filepath.Join(n.cfg.StateDir, "runc"), CgroupParent: path.Join("/", n.cfg.Cgroup, "xebec"),
+		RuncRoot: filepath.Join(n.cfg.StateDir, "runc"), Handlers: handlers, CgroupParent: path.Join("/", n.cfg.Cgroup, "xebec"),
 		ScratchDir: filepath.Join(n.cfg.StateDir, "exec"),
 		Images:     images.Config{RegistryDir: n.cfg.RegistryDir, Parallel: n.cfg.MaxParallelImagePulls},
 	})
@@ -168,7 +172,7 @@ func (n *node) newRegistrar() *registrar {
 	return &registrar{
 		cfg: &n.cfg, client: n.client, log: n.log, machine: n.machine, port: portOf(n.listener.Addr()), wake: make(chan struct{}, 1),
 		notReady: "pod network is not ready",
-		runtime:  n.runtime.Version, readOnlyBelow: n.runtime.ReadOnlyBelow,
+		runtime:  n.runtime.Version, readOnlyBelow: n.runtime.ReadOnlyBelow, handlers: n.runtime.Handlers,
 		images: func(ctx context.Context) ([]*corev1.ContainerImage, error) { return nodeImages(ctx, n.runtime) },
 	}
 }

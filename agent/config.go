@@ -17,6 +17,7 @@ import (
 	"github.com/xebec-project/xebec/agent/datapath"
 	"github.com/xebec-project/xebec/agent/hollow"
 	"github.com/xebec-project/xebec/agent/podnet"
+	"github.com/xebec-project/xebec/agent/runtime"
 	"github.com/xebec-project/xebec/internal/daemon"
 	"github.com/xebec-project/xebec/internal/diagnostics"
 	"github.com/xebec-project/xebec/internal/kinds/core"
@@ -45,6 +46,10 @@ type Config struct {
 	Containerd          string `yaml:"containerd" help:"socket of containerd"`
 	ContainerdNamespace string `yaml:"containerdNamespace" help:"containerd namespace for the node's containers and images"`
 	Snapshotter         string `yaml:"snapshotter" help:"containerd snapshotter (default: overlayfs, or native without its support)"`
+	// RuntimeHandlers are the handlers that runtime classes name, each "NAME=SHIM" with containerd's
+	// name of the runtime, or "NAME=SHIM:BINARY" with a program in place of runc. Without one of the
+	// name runc, that handler is the default runtime.
+	RuntimeHandlers []string `yaml:"runtimeHandlers" help:"handlers of runtime classes, as NAME=SHIM, or NAME=SHIM:BINARY to replace runc"`
 	// Cgroup is the cgroup of the machine: pods' cgroups are made below it, and its processes'
 	// connections to services are balanced. A simulated machine has one of its own.
 	Cgroup string `yaml:"cgroup" help:"cgroup of this machine"`
@@ -277,6 +282,9 @@ func (c *Config) validateNode() error {
 	}
 	if c.StaticPods != "" && !filepath.IsAbs(c.StaticPods) {
 		add("staticPods", "%q is not an absolute path", c.StaticPods)
+	}
+	if _, err := runtime.ParseHandlers(c.RuntimeHandlers); err != nil {
+		add("runtimeHandlers", "%v", err)
 	}
 	if _, err := c.thresholds(); err != nil {
 		add("eviction", "%v", err)

@@ -108,7 +108,9 @@ type registrar struct {
 	runtime func(context.Context) (string, error)
 	// readOnlyBelow tells what the runtime can do for read-only mounts.
 	readOnlyBelow func() bool
-	wake          chan struct{}
+	// handlers are the names of the runtime's handlers.
+	handlers func() []string
+	wake     chan struct{}
 
 	mu sync.Mutex
 	// notReady is why the node can't run pods, empty when it can.
@@ -216,8 +218,11 @@ func (r *registrar) status(ctx context.Context, old *corev1.NodeStatus, now time
 	}
 	st.NodeInfo = proto.CloneOf(r.machine.info)
 	st.NodeInfo.ContainerRuntimeVersion = runtimeVersion
-	st.RuntimeHandlers = []*corev1.NodeRuntimeHandler{
-		{Features: &corev1.NodeRuntimeHandlerFeatures{RecursiveReadOnlyMounts: proto.Bool(r.readOnlyBelow())}},
+	st.RuntimeHandlers = []*corev1.NodeRuntimeHandler{{Features: &corev1.NodeRuntimeHandlerFeatures{
+		RecursiveReadOnlyMounts: proto.Bool(r.readOnlyBelow()), UserNamespaces: proto.Bool(false),
+	}}}
+	for _, name := range r.handlers() {
+		st.RuntimeHandlers = append(st.RuntimeHandlers, &corev1.NodeRuntimeHandler{Name: name})
 	}
 	if list, err := r.images(ctx); err == nil {
 		st.Images = list

@@ -24,6 +24,7 @@ import (
 	"github.com/xebec-project/xebec/agent/pods/tokens"
 	"github.com/xebec-project/xebec/agent/runtime"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
 
 // Network connects pods. Package podnet is the real one.
@@ -42,6 +43,8 @@ type Cluster interface {
 	status.Writer
 	objects.Source
 	objects.Watcher
+	// RuntimeClass returns the runtime class of a name.
+	RuntimeClass(ctx context.Context, name string) (*nodev1.RuntimeClass, error)
 	tokens.Issuer
 }
 

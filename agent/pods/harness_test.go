@@ -35,6 +35,7 @@ import (
 	"github.com/xebec-project/xebec/internal/kinds"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
+	nodev1 "github.com/xebec-project/xebec/proto/xebec/node/v1"
 )
 
 // cluster is a control plane in memory: it stores pods and tells the set of their changes, as an
@@ -45,6 +46,7 @@ type cluster struct {
 	pods     map[string]*corev1.Pod
 	maps     map[string]*corev1.ConfigMap
 	secrets  map[string]*corev1.Secret
+	classes  map[string]*nodev1.RuntimeClass
 	follows  map[string]func()
 	set      *pods.Set
 	away     bool
@@ -133,6 +135,18 @@ func (c *cluster) Secret(_ context.Context, namespace, name string) (*corev1.Sec
 		return s, nil
 	}
 	return nil, apierr.NotFound(kinds.Of(&corev1.Secret{}), name)
+}
+
+func (c *cluster) RuntimeClass(_ context.Context, name string) (*nodev1.RuntimeClass, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.away {
+		return nil, apierr.Unavailable("no master")
+	}
+	if class, ok := c.classes[name]; ok {
+		return class, nil
+	}
+	return nil, apierr.NotFound(kinds.Of(&nodev1.RuntimeClass{}), name)
 }
 
 // Token makes tokens that are good for two seconds.
@@ -248,6 +262,8 @@ type node struct {
 	// for the defaults.
 	configRetry time.Duration
 	processes   int64
+	// handlers are the runtime handlers of the node.
+	handlers map[string]runtime.Handler
 }
 
 func start(t *testing.T, change ...func(*node)) *node {
@@ -272,7 +288,7 @@ func (n *node) agent() {
 	n.Helper()
 	rt, err := runtime.New(n.Context(), runtime.Config{
 		Address: n.daemon.Address, Namespace: "xebec-test", CgroupParent: n.daemon.CgroupParent,
-		RuncRoot: filepath.Join(n.daemon.Dir, "runc"), ScratchDir: n.daemon.Dir,
+		RuncRoot: filepath.Join(n.daemon.Dir, "runc"), ScratchDir: n.daemon.Dir, Handlers: n.handlers,
 	})
 	if err != nil {
 		n.Fatal(err)

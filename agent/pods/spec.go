@@ -68,7 +68,8 @@ func (w *worker) containerConfig(ctx context.Context, pod *corev1.Pod, c *contai
 	m, granted := pod.GetMetadata(), w.allotted(pod)
 	return runtime.ContainerConfig{
 		PodUID: w.uid, PodNamespace: m.GetNamespace(), PodName: m.GetName(), Name: spec.GetName(), Attempt: c.rec.Attempt,
-		Image: c.image.Name, Command: environment.ExpandAll(spec.GetCommand(), values), Args: environment.ExpandAll(spec.GetArgs(), values),
+		Image: c.image.Name, Handler: w.handler,
+		Command: environment.ExpandAll(spec.GetCommand(), values), Args: environment.ExpandAll(spec.GetArgs(), values),
 		Env: append([]string{"HOSTNAME=" + etc.Hostname(pod, w.cfg.ClusterDomain)}, env...), WorkingDir: spec.GetWorkingDir(), Mounts: mounted,
 		Sandbox: w.sandbox, HostPID: pod.GetSpec().GetHostPid(), PIDNamespace: pid, TTY: spec.GetTty(),
 		Stdin: spec.GetStdin(), StdinOnce: spec.GetStdinOnce(), StreamDir: w.dir.Streams(spec.GetName()),

@@ -108,6 +108,8 @@ type worker struct {
 	failed bool
 	// renewal is set while all containers restart. Phase restart of all.
 	renewal *checkpoint.Renewal
+	// handler is the name of its runtime handler, empty for the default. Phases adoption and sandbox.
+	handler string
 	// sandbox and ip are the pod's namespaces and address, valid when connected. Phases adoption and
 	// sandbox.
 	sandbox   sandbox.Sandbox
@@ -346,6 +348,9 @@ func (w *worker) ensureSandbox(ctx context.Context, pod *corev1.Pod) error {
 		return nil
 	}
 	spec := pod.GetSpec()
+	if err := w.checkRuntime(ctx, pod); err != nil {
+		return fmt.Errorf("failed to create pod sandbox: %w", err)
+	}
 	if err := w.bound(pod); err != nil {
 		return err
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
-	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	"github.com/containerd/containerd/api/types/task"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/containers"
@@ -191,6 +190,10 @@ func (r *Runtime) create(ctx context.Context, id string, cfg ContainerConfig) (c
 	if err != nil {
 		return nil, err
 	}
+	handler, err := r.runtimeOpt(cfg.Handler)
+	if err != nil {
+		return nil, err
+	}
 	cgroup := path.Join(r.podCgroup(cfg.PodUID), id)
 	// The label keeps the garbage collector away until the container refers to the snapshot; a
 	// containerd lease would do the same for two more synchronous writes.
@@ -217,7 +220,7 @@ func (r *Runtime) create(ctx context.Context, id string, cfg ContainerConfig) (c
 		},
 		containerd.WithNewSpec(specOpts(cfg, image, cgroup)),
 		containerd.WithContainerLabels(labels),
-		containerd.WithRuntime(shim, &runcoptions.Options{Root: r.cfg.RuncRoot}),
+		handler,
 	}
 	c, err := r.client.NewContainer(ctx, id, opts...)
 	if errdefs.IsAlreadyExists(err) {

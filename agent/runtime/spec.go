@@ -30,6 +30,8 @@ type ContainerConfig struct {
 	Attempt int
 	// Image is the full name of an image that is on the node.
 	Image string
+	// Handler is the name of the runtime handler, empty for the default.
+	Handler string
 	// Command replaces the image's entrypoint, Args its arguments, as in a pod's spec.
 	Command, Args []string
 	// Env is added to the image's, each "NAME=value".

@@ -104,7 +104,7 @@ func refusal(node string, a Attributes) string {
 	case "leases.coordination.k8s.io":
 		own := a.Namespace == heartbeatNamespace && a.Name == node
 		return unless(own && does(Get, Create, Update, Patch, Delete), "a node has only its own lease, in namespace "+heartbeatNamespace)
-	case "services", "endpointslices.discovery.k8s.io", "namespaces", "networkpolicies.networking.k8s.io":
+	case "services", "endpointslices.discovery.k8s.io", "namespaces", "networkpolicies.networking.k8s.io", "runtimeclasses.node.k8s.io":
 		return unless(reads, onlyReads)
 	case "events":
 		return unless(does(Get, Create, Update, Patch), "a node only records events")

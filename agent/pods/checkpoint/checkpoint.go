@@ -203,6 +203,22 @@ func Known(stateDir string) []string {
 
 var errMismatch = errors.New("incomplete pod, or a pod with another UID")
 
+func (d Dir) handler() string { return filepath.Join(string(d), "handler") }
+
+// LoadHandler returns the runtime handler of the pod; false when none was stored.
+func (d Dir) LoadHandler() (string, bool) {
+	b, err := os.ReadFile(d.handler())
+	return string(b), err == nil
+}
+
+// SaveHandler stores the runtime handler of the pod, which never changes.
+func (d Dir) SaveHandler(name string) error {
+	if err := WriteFile(d.handler(), []byte(name), 0o600); err != nil {
+		return fmt.Errorf("storing the runtime handler of the pod: %w", err)
+	}
+	return nil
+}
+
 func (d Dir) began() string { return filepath.Join(string(d), "began") }
 
 // LoadBegan returns when the pod came to the node, now for one that has just come.

@@ -16,9 +16,6 @@ var (
 	runtimeClassRules = rules.For[*nodev1.RuntimeClass]{
 		Name:  rules.NameIsSubdomain,
 		Check: checkRuntimeClass,
-		Warn: func(*nodev1.RuntimeClass) []string {
-			return []string{"handler: the handler has no effect yet: pods run on the default runtime of their node"}
-		},
 	}
 	runtimeClassColumns = []scheme.Column{
 		column.At(".handler", column.New("HANDLER", (*nodev1.RuntimeClass).GetHandler)),

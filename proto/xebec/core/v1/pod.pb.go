@@ -1904,7 +1904,7 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x03Pod\x125\n" +
 	"\bmetadata\x18\x01 \x01(\v2\x19.xebec.meta.v1.ObjectMetaR\bmetadata\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2\x16.xebec.core.v1.PodSpecB\b\xc2\xda\x18\x042\x02{}R\x04spec\x120\n" +
-	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\xe9\x1c\n" +
+	"\x06status\x18\x03 \x01(\v2\x18.xebec.core.v1.PodStatusR\x06status\"\x9e\x1c\n" +
 	"\aPodSpec\x12G\n" +
 	"\avolumes\x18\x01 \x03(\v2\x15.xebec.core.v1.VolumeB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x03\xc2\x01\x04nameR\avolumes\x12R\n" +
 	"\n" +
@@ -1939,8 +1939,8 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\n" +
 	"dns_config\x18\x1a \x01(\v2\x1b.xebec.core.v1.PodDNSConfigR\tdnsConfig\x12;\n" +
 	"\x17share_process_namespace\x18\x1b \x01(\bH\x04R\x15shareProcessNamespace\x88\x01\x01\x12H\n" +
-	"\x0freadiness_gates\x18\x1c \x03(\v2\x1f.xebec.core.v1.PodReadinessGateR\x0ereadinessGates\x12\xa0\x01\n" +
-	"\x12runtime_class_name\x18\x1d \x01(\tBm\xc2\xda\x18i:dpods get overhead, node selector and tolerations of the class, and run on the node's default runtime\x80\x01\x02H\x05R\x10runtimeClassName\x88\x01\x01\x12A\n" +
+	"\x0freadiness_gates\x18\x1c \x03(\v2\x1f.xebec.core.v1.PodReadinessGateR\x0ereadinessGates\x12:\n" +
+	"\x12runtime_class_name\x18\x1d \x01(\tB\a\xc2\xda\x18\x03\x80\x01\x02H\x05R\x10runtimeClassName\x88\x01\x01\x12A\n" +
 	"\x14enable_service_links\x18\x1e \x01(\bB\n" +
 	"\xc2\xda\x18\x062\x04trueH\x06R\x12enableServiceLinks\x88\x01\x01\x12S\n" +
 	"\x11preemption_policy\x18\x1f \x01(\tB!\xc2\xda\x18\x1dz\x14PreemptLowerPriorityz\x05NeverH\aR\x10preemptionPolicy\x88\x01\x01\x12@\n" +
@@ -1948,9 +1948,9 @@ const file_xebec_core_v1_pod_proto_rawDesc = "" +
 	"\x1btopology_spread_constraints\x18! \x03(\v2'.xebec.core.v1.TopologySpreadConstraintB7\xc2\xda\x183\x18\x02\"\vtopologyKey\"\x11whenUnsatisfiable\xb8\x01\x01\xc2\x01\vtopologyKeyR\x19topologySpreadConstraints\x12l\n" +
 	"\x14ephemeral_containers\x18\" \x03(\v2!.xebec.core.v1.EphemeralContainerB\x16\xc2\xda\x18\x12\x18\x02\"\x04name\xb8\x01\x01\xc2\x01\x04nameR\x13ephemeralContainers\x124\n" +
 	"\x14set_hostname_as_fqdn\x18# \x01(\bH\bR\x11setHostnameAsFQDN\x88\x01\x01\x12$\n" +
-	"\x02os\x18$ \x01(\v2\x14.xebec.core.v1.PodOSR\x02os\x12Z\n" +
+	"\x02os\x18$ \x01(\v2\x14.xebec.core.v1.PodOSR\x02os\x12v\n" +
 	"\n" +
-	"host_users\x18% \x01(\bB6\xc2\xda\x182:0pods do not get user namespaces of their own yetH\tR\thostUsers\x88\x01\x01\x12j\n" +
+	"host_users\x18% \x01(\bBR\xc2\xda\x18N:Lno node supports user namespaces yet: pods with hostUsers false do not startH\tR\thostUsers\x88\x01\x01\x12j\n" +
 	"\x10scheduling_gates\x18& \x03(\v2 .xebec.core.v1.PodSchedulingGateB\x1d\xc2\xda\x18\x19\x18\x02\"\x04name\xa2\x01\x04name\xb8\x01\x01\xc2\x01\x04nameR\x0fschedulingGates\x12\x8e\x01\n" +
 	"\x0fresource_claims\x18' \x03(\v2\x1f.xebec.core.v1.PodResourceClaimBD\xc2\xda\x18@\x18\x02\"\x04nameB,dynamic resource allocation is not supported\xb8\x01\x03\xc2\x01\x04nameR\x0eresourceClaims\x12A\n" +
 	"\tresources\x18( \x01(\v2#.xebec.core.v1.ResourceRequirementsR\tresources\x120\n" +
