@@ -76,6 +76,7 @@ var services = map[string][]rule{
 	"scheduler": {
 		{[]string{"pods"}, []Action{Get, List, Watch, Bind, UpdateStatus, Delete}, ""},
 		{[]string{"nodes", "namespaces", "services", "poddisruptionbudgets.policy"}, []Action{List, Watch}, ""},
+		{[]string{"podgroups.scheduling.k8s.io"}, []Action{Get, List, Watch, UpdateStatus}, ""},
 	},
 	"workloads": {
 		{[]string{"deployments.apps"}, []Action{Get, Watch, UpdateStatus, Patch}, ""},

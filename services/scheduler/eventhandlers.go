@@ -90,6 +90,7 @@ func (l *loop) podChanged(old, pod *corev1.Pod) {
 			uid = pod.GetMetadata().GetUid()
 		}
 		l.forget(uid)
+		l.admit(l.groups.DeletePod(uid), now)
 		l.move(l.cache.DeletePod(uid), now)
 		l.move(l.cache.EndNomination(uid), now)
 		return
@@ -103,8 +104,10 @@ func (l *loop) podChanged(old, pod *corev1.Pod) {
 	case p.Node != "":
 		l.forget(p.UID)
 		l.move(l.cache.SetPod(p), now)
+		l.placed(l.groups.SetPod(p), now)
 	case !l.serves(pod):
 		l.forget(p.UID)
+		l.admit(l.groups.DeletePod(p.UID), now)
 		l.move(l.cache.EndNomination(p.UID), now)
 	default:
 		l.noteNomination(old, p, now)
@@ -112,16 +115,28 @@ func (l *loop) podChanged(old, pod *corev1.Pod) {
 		// fit.
 		if old == nil || old.GetMetadata().GetGeneration() != pod.GetMetadata().GetGeneration() ||
 			!maps.Equal(old.GetMetadata().GetLabels(), pod.GetMetadata().GetLabels()) {
-			l.queue.Add(p, now)
-			l.wake()
+			l.enqueue(p, now)
 		}
 	}
 }
 
+// enqueue lets a pod wait for a node, or for its group.
+func (l *loop) enqueue(p *framework.Pod, now time.Time) {
+	g := l.groups.SetPod(p)
+	if g == nil || l.queue.Has(p.UID) {
+		l.queue.Add(p, now)
+		l.wake()
+	}
+	l.admit(g, now)
+}
+
 // serves reports whether a pod without a node is this scheduler's to place now.
 func (l *loop) serves(p *corev1.Pod) bool {
-	return l.profiles[p.GetSpec().GetSchedulerName()] != nil &&
-		p.GetMetadata().GetDeletionTimestamp() == nil && len(p.GetSpec().GetSchedulingGates()) == 0
+	return l.profiles[p.GetSpec().GetSchedulerName()] != nil && isPlaceable(p)
+}
+
+func isPlaceable(p *corev1.Pod) bool {
+	return p.GetMetadata().GetDeletionTimestamp() == nil && len(p.GetSpec().GetSchedulingGates()) == 0
 }
 
 // forget drops a pod that needs no node any more.

@@ -14,7 +14,7 @@ import (
 
 func TestExplain(t *testing.T) {
 	s, c := clienttest.Start(t)
-	e := &explainer{client: c, profiles: DefaultConfig().newProfiles(), scheduler: DefaultName}
+	e := &explainer{client: c, cfg: DefaultConfig(), profiles: DefaultConfig().newProfiles(), scheduler: DefaultName}
 	explain := func(name string) *schedulerv1.ExplainResponse {
 		t.Helper()
 		resp, err := e.Explain(t.Context(), &schedulerv1.ExplainRequest{Namespace: "default", Name: name})

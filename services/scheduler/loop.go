@@ -17,6 +17,7 @@ import (
 	"github.com/xebec-project/xebec/services/scheduler/cache"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 	"github.com/xebec-project/xebec/services/scheduler/plugins/defaultbinder"
+	"github.com/xebec-project/xebec/services/scheduler/podgroup"
 	"github.com/xebec-project/xebec/services/scheduler/preemption"
 	"github.com/xebec-project/xebec/services/scheduler/queue"
 )
@@ -38,11 +39,15 @@ type loop struct {
 	queue *queue.Queue
 	// preemptions are those that were decided and have not begun.
 	preemptions []preemption.Task
+	// groups are the PodGroups with their pods, and gangs those that have nodes and are not being bound
+	// yet.
+	groups *podgroup.Groups
+	gangs  []gang
 }
 
 func newLoop(cfg Config, c *client.Client, pods *client.Informer[*corev1.Pod], recorder *events.Recorder, log *zap.Logger) *loop {
 	l := &loop{
-		cfg: cfg, log: log, events: recorder, wakeup: make(chan struct{}, 1), cache: cache.New(),
+		cfg: cfg, log: log, events: recorder, wakeup: make(chan struct{}, 1), cache: cache.New(), groups: podgroup.New(),
 		binder:   binding.New(defaultbinder.Plugin{Client: c}, log),
 		executor: preemption.New(c, recorder, log),
 		reporter: newReporter(c, pods, recorder, log),
@@ -72,8 +77,12 @@ func (l *loop) run(ctx context.Context) error {
 		for _, t := range preemptions {
 			l.executor.Start(ctx, t, l.preempted)
 		}
+		gangs := l.takeGangs()
+		for _, g := range gangs {
+			l.binder.BindWhole(ctx, g.assignments, func(err error) { l.gangBound(g, err) })
+		}
 		if len(assignments) == 0 {
-			if len(preemptions) == 0 {
+			if len(preemptions)+len(gangs) == 0 {
 				l.idle(ctx)
 			}
 			continue
@@ -120,6 +129,10 @@ func (l *loop) schedule() ([]framework.Assignment, map[string]*queue.Pod) {
 			break
 		}
 		w := next[0]
+		if g := l.groups.Of(w.Pod); g != nil && g.Need() > 0 {
+			l.scheduleGang(g, w, now)
+			continue
+		}
 		node, err := l.profiles[w.SchedulerName].Schedule(l.cache.Snapshot(), w.Pod)
 		if unfit := (*framework.FitError)(nil); errors.As(err, &unfit) {
 			l.queue.MarkUnschedulable(w, unfit.Plugins, now)

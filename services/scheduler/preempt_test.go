@@ -397,7 +397,7 @@ func TestNominatedNodesAreShown(t *testing.T) {
 
 func TestExplainPreemption(t *testing.T) {
 	s, c := clienttest.Start(t)
-	e := &explainer{client: c, profiles: DefaultConfig().newProfiles(), scheduler: DefaultName}
+	e := &explainer{client: c, cfg: DefaultConfig(), profiles: DefaultConfig().newProfiles(), scheduler: DefaultName}
 	clienttest.Seed(s, newNode("a", "1"), newNode("b", "1"), newNode("cordoned", "1", cordoned))
 	clienttest.Seed(s, &policyv1.PodDisruptionBudget{
 		Metadata: &metav1.ObjectMeta{Namespace: "default", Name: "all"}, Spec: &policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{}},

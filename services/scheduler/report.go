@@ -12,9 +12,12 @@ import (
 	"github.com/xebec-project/xebec/internal/condition"
 	"github.com/xebec-project/xebec/internal/events"
 	"github.com/xebec-project/xebec/internal/kinds/core"
+	"github.com/xebec-project/xebec/internal/kinds/scheduling"
 	"github.com/xebec-project/xebec/internal/metrics"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
+	schedulingv1alpha2 "github.com/xebec-project/xebec/proto/xebec/scheduling/v1alpha2"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
+	"github.com/xebec-project/xebec/services/scheduler/podgroup"
 	"github.com/xebec-project/xebec/services/scheduler/preemption"
 )
 
@@ -29,6 +32,14 @@ type reporter struct {
 
 	mu      sync.Mutex
 	pending map[string]report // by uid; the latest of each pod
+	groups  map[podgroup.Key]groupReport
+}
+
+// groupReport is what users will be shown of a PodGroup: its condition PodGroupScheduled and, when
+// that is False, an event.
+type groupReport struct {
+	key                     podgroup.Key
+	status, reason, message string
 }
 
 // report is what users will be shown of a pod that fits on no node.
@@ -58,6 +69,7 @@ func (r report) after(was report) report {
 func newReporter(c *client.Client, pods *client.Informer[*corev1.Pod], recorder *events.Recorder, log *zap.Logger) *reporter {
 	return &reporter{
 		client: c, pods: pods, events: recorder, log: log, wakeup: make(chan struct{}, 1), pending: map[string]report{},
+		groups: map[podgroup.Key]groupReport{},
 	}
 }
 
@@ -75,6 +87,22 @@ func (r *reporter) preemptionFailed(p *framework.Pod, message string) {
 	r.put(report{pod: p, message: message, condition: true})
 }
 
+// gangRefused makes run report a gang that does not fit, and the pods of it that would.
+func (r *reporter) gangRefused(key podgroup.Key, reason, message string, pods []*framework.Pod) {
+	for _, p := range pods {
+		r.put(report{pod: p, message: message, event: true, condition: true})
+	}
+	r.setPodGroup(groupReport{key: key, status: condition.False, reason: reason, message: message})
+}
+
+// setPodGroup makes run report a PodGroup.
+func (r *reporter) setPodGroup(next groupReport) {
+	r.mu.Lock()
+	r.groups[next.key] = next
+	r.mu.Unlock()
+	r.wake()
+}
+
 // clearNomination makes run clear status.nominatedNodeName of a pod.
 func (r *reporter) clearNomination(p *framework.Pod) { r.put(report{pod: p, clear: true, taken: true}) }
 
@@ -85,6 +113,10 @@ func (r *reporter) put(next report) {
 	}
 	r.pending[next.pod.UID] = next
 	r.mu.Unlock()
+	r.wake()
+}
+
+func (r *reporter) wake() {
 	select {
 	case r.wakeup <- struct{}{}:
 	default:
@@ -107,9 +139,12 @@ func (r *reporter) run(ctx context.Context) error {
 		case <-r.wakeup:
 		}
 		r.mu.Lock()
-		batch := r.pending
-		r.pending = map[string]report{}
+		batch, groups := r.pending, r.groups
+		r.pending, r.groups = map[string]report{}, map[podgroup.Key]groupReport{}
 		r.mu.Unlock()
+		for _, g := range groups {
+			r.writePodGroup(ctx, g)
+		}
 		for _, u := range batch {
 			if ctx.Err() != nil {
 				return nil //nolint:nilerr // ctx ended
@@ -139,6 +174,30 @@ func (r *reporter) write(ctx context.Context, u report) {
 	}
 	if err != nil && !apierr.IsNotFound(err) && !apierr.IsConflict(err) && ctx.Err() == nil {
 		r.log.Warn("Condition PodScheduled not written", zap.String(metrics.KeyObject, nameOf(u.pod)), zap.Error(err))
+	}
+}
+
+// writePodGroup sets the condition of a PodGroup, and records the event.
+func (r *reporter) writePodGroup(ctx context.Context, g groupReport) {
+	var err error
+	for range writeAttempts {
+		var group *schedulingv1alpha2.PodGroup
+		if group, err = client.Get[*schedulingv1alpha2.PodGroup](ctx, r.client, g.key.Namespace, g.key.Name); err != nil {
+			break
+		}
+		if g.status != condition.True {
+			r.events.Event(group, events.Warning, "FailedScheduling", "%s", g.message)
+		}
+		if !scheduling.SetPodGroupScheduled(group, g.status, g.reason, g.message, time.Now()) {
+			break
+		}
+		if _, err = client.UpdateStatus(ctx, r.client, group); !apierr.IsConflict(err) {
+			break
+		}
+	}
+	if err != nil && !apierr.IsNotFound(err) && ctx.Err() == nil {
+		r.log.Warn("Condition PodGroupScheduled not written",
+			zap.String(metrics.KeyObject, g.key.Namespace+"/"+g.key.Name), zap.Error(err))
 	}
 }
 

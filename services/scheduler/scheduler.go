@@ -19,6 +19,7 @@ import (
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	policyv1 "github.com/xebec-project/xebec/proto/xebec/policy/v1"
 	schedulerv1 "github.com/xebec-project/xebec/proto/xebec/scheduler/v1"
+	schedulingv1alpha2 "github.com/xebec-project/xebec/proto/xebec/scheduling/v1alpha2"
 	"github.com/xebec-project/xebec/services/scheduler/framework"
 	"github.com/xebec-project/xebec/services/scheduler/plugins"
 )
@@ -120,7 +121,7 @@ func New(cfg Config, deps Deps) (*Service, error) {
 func (s *Service) Register(r grpc.ServiceRegistrar) {
 	s.Service.Register(r)
 	schedulerv1.RegisterSchedulerServiceServer(r, &explainer{
-		client: s.client, profiles: s.cfg.newProfiles(), scheduler: s.cfg.SchedulerName,
+		client: s.client, cfg: s.cfg, profiles: s.cfg.newProfiles(), scheduler: s.cfg.SchedulerName,
 	})
 }
 
@@ -133,11 +134,13 @@ func (s *Service) setup(t *controller.Term) error {
 	namespaces := controller.Informer(t, client.InformerOptions[*corev1.Namespace]{})
 	services := controller.Informer(t, client.InformerOptions[*corev1.Service]{})
 	budgets := controller.Informer(t, client.InformerOptions[*policyv1.PodDisruptionBudget]{})
+	groups := controller.Informer(t, client.InformerOptions[*schedulingv1alpha2.PodGroup]{})
 	l := newLoop(s.cfg, t.Client(), pods, s.Events(), t.Logger())
 	nodes.OnChange(l.nodeChanged)
 	namespaces.OnChange(l.namespaceChanged)
 	services.OnChange(l.serviceChanged)
 	budgets.OnChange(l.budgetChanged)
+	groups.OnChange(l.podGroupChanged)
 	pods.OnChange(l.podChanged)
 	t.Go("loop", l.run)
 	t.Go("reporter", l.reporter.run)

@@ -3,6 +3,7 @@ package scheduling_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -10,7 +11,6 @@ import (
 	"github.com/xebec-project/xebec/internal/kinds"
 	"github.com/xebec-project/xebec/internal/kinds/kindtest"
 	"github.com/xebec-project/xebec/internal/kinds/scheduling"
-	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
 	schedulingv1alpha2 "github.com/xebec-project/xebec/proto/xebec/scheduling/v1alpha2"
 )
 
@@ -60,12 +60,19 @@ func TestPodGroupColumns(t *testing.T) {
 		Workload: &schedulingv1alpha2.WorkloadPodGroupTemplateReference{WorkloadName: "training", PodGroupTemplateName: "workers"},
 	}
 	kindtest.ExpectCells(t, g, kindtest.Now, map[string]string{"POLICY": "Gang", "WORKLOAD": "training", "STATUS": "Pending"})
-	for status, want := range map[string]string{condition.False: "Unschedulable", condition.True: "Scheduled"} {
-		g.Status = &schedulingv1alpha2.PodGroupStatus{Conditions: []*metav1.Condition{{Type: scheduling.PodGroupScheduled, Status: status}}}
-		kindtest.ExpectCells(t, g, kindtest.Now, map[string]string{"STATUS": want})
+	now := time.Unix(1000, 0)
+	if !scheduling.SetPodGroupScheduled(g, condition.False, scheduling.GroupUnschedulable, "no room", now) {
+		t.Error("a new condition changes nothing")
 	}
-	g.Status.Conditions = append(g.Status.Conditions, &metav1.Condition{Type: scheduling.GroupDisruptionTarget, Reason: "PreemptionByScheduler"})
-	kindtest.ExpectCells(t, g, kindtest.Now, map[string]string{"STATUS": "PreemptionByScheduler"})
+	kindtest.ExpectCells(t, g, kindtest.Now, map[string]string{"STATUS": "Unschedulable"})
+	if scheduling.SetPodGroupScheduled(g, condition.False, scheduling.GroupUnschedulable, "no room", now.Add(time.Hour)) {
+		t.Error("the same condition changes something")
+	}
+	scheduling.SetPodGroupScheduled(g, condition.True, scheduling.GroupScheduled, "", now)
+	kindtest.ExpectCells(t, g, kindtest.Now, map[string]string{"STATUS": "Scheduled"})
+	if scheduling.SetPodGroupScheduled(g, condition.False, scheduling.GroupUnschedulable, "no room", now) {
+		t.Error("a group that was scheduled is unscheduled by a further pod")
+	}
 }
 
 func TestWorkload(t *testing.T) {

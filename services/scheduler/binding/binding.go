@@ -43,6 +43,27 @@ func New(plugin framework.BindPlugin, log *zap.Logger) *Binder {
 // is bound and with the reason when it cannot be. It is not called for pods that are left when ctx
 // ends or the election is lost: the next leader schedules them.
 func (b *Binder) Bind(ctx context.Context, batch []framework.Assignment, done func(a framework.Assignment, err error)) {
+	b.start(ctx, func() { b.bind(ctx, batch, done) })
+}
+
+// BindWhole starts to bind a batch of which all pods are bound or none, as Bind does. done is
+// called once, with nil when all are bound.
+func (b *Binder) BindWhole(ctx context.Context, batch []framework.Assignment, done func(err error)) {
+	b.start(ctx, func() {
+		err := b.attempt(ctx, batch)
+		if apierr.IsConflict(err) {
+			// The batch was bound when the answer to an attempt before was lost.
+			if bound, askErr := b.allBound(ctx, batch); askErr != nil || bound {
+				err = askErr
+			}
+		}
+		if err == nil || ctx.Err() == nil && !apierr.IsElectionLost(err) {
+			done(err)
+		}
+	})
+}
+
+func (b *Binder) start(ctx context.Context, bind func()) {
 	select {
 	case b.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -50,8 +71,30 @@ func (b *Binder) Bind(ctx context.Context, batch []framework.Assignment, done fu
 	}
 	b.running.Go(func() {
 		defer func() { <-b.slots }()
-		b.bind(ctx, batch, done)
+		bind()
 	})
+}
+
+// allBound reports whether all pods of a batch are bound to their nodes. It asks again until there
+// is an answer.
+func (b *Binder) allBound(ctx context.Context, batch []framework.Assignment) (bool, error) {
+	for _, a := range batch {
+		pauses := backoff.Backoff{Min: retryMin, Max: retryMax}
+		bound, err := b.plugin.IsBound(ctx, a)
+		for apierr.IsRetryable(err) {
+			if err := pauses.Wait(ctx, err); err != nil {
+				return false, err
+			}
+			bound, err = b.plugin.IsBound(ctx, a)
+		}
+		if apierr.IsNotFound(err) {
+			return false, nil
+		}
+		if err != nil || !bound {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // Wait returns when no batch is under way.

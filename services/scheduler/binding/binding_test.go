@@ -23,6 +23,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fakePlugin binds pods as bind says, and keeps what it was called with.
 type fakePlugin struct {
 	bind func(ctx context.Context, names []string) error
+	// bound is the answer about each pod.
+	bound bool
 
 	mu    sync.Mutex
 	calls [][]string
@@ -37,6 +39,10 @@ func (f *fakePlugin) Bind(ctx context.Context, batch []framework.Assignment) err
 	f.calls = append(f.calls, names)
 	f.mu.Unlock()
 	return f.bind(ctx, names)
+}
+
+func (f *fakePlugin) IsBound(context.Context, framework.Assignment) (bool, error) {
+	return f.bound, nil
 }
 
 // outcomes collects what done was called with, by pod.
@@ -182,6 +188,43 @@ func TestEndOfTerm(t *testing.T) {
 				}
 				if len(f.calls) > 2 || len(f.calls[0]) != 2 {
 					t.Errorf("calls: %v", f.calls)
+				}
+			})
+		})
+	}
+}
+
+// TestWholeBatches are bound together or not at all: no part of one is tried.
+func TestWholeBatches(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		answers []error
+		bound   bool // when the pods are asked about
+		fails   bool
+	}{
+		{name: "bound", answers: []error{nil}},
+		{name: "a pod was deleted", answers: []error{notFound("p1")}, fails: true},
+		{name: "the answer was lost", answers: []error{apierr.Unavailable("lost"), apierr.Conflict(kinds.Of(new(corev1.Pod)), "p0", "is bound")}, bound: true},
+		{name: "another scheduler bound a pod", answers: []error{apierr.Conflict(kinds.Of(new(corev1.Pod)), "p0", "is bound")}, fails: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				calls := 0
+				f := &fakePlugin{bound: tt.bound, bind: func(context.Context, []string) error {
+					calls++
+					return tt.answers[calls-1]
+				}}
+				b := New(f, zap.NewNop())
+				var outcomes []error
+				b.BindWhole(t.Context(), batch(3), func(err error) { outcomes = append(outcomes, err) })
+				b.Wait()
+				if len(outcomes) != 1 || (outcomes[0] != nil) != tt.fails {
+					t.Errorf("outcomes are %v", outcomes)
+				}
+				for _, names := range f.calls {
+					if len(names) != 3 {
+						t.Errorf("bound %v alone", names)
+					}
 				}
 			})
 		})

@@ -98,6 +98,8 @@ type BindPlugin interface {
 	// Bind binds all pods of a batch or none. A pod that is bound to the same node already counts as
 	// bound. The outcome is unknown after an error for which apierr.IsRetryable holds.
 	Bind(ctx context.Context, batch []Assignment) error
+	// IsBound reports whether a pod is bound to the node already.
+	IsBound(ctx context.Context, a Assignment) (bool, error)
 }
 
 // Assignment is a pod with the node that was chosen for it.

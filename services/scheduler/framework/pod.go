@@ -20,6 +20,8 @@ type Pod struct {
 	Labels map[string]string
 	// Deleting says that the pod is being deleted.
 	Deleting bool
+	// PodGroup is spec.schedulingGroup.podGroupName, empty for none.
+	PodGroup string
 	// SchedulerName is spec.schedulerName.
 	SchedulerName string
 	// Priority orders waiting pods: the highest comes first.
@@ -84,6 +86,7 @@ func NewPod(p *corev1.Pod) (*Pod, error) {
 	out := &Pod{
 		Namespace: p.GetMetadata().GetNamespace(), Name: p.GetMetadata().GetName(), UID: p.GetMetadata().GetUid(),
 		Labels: p.GetMetadata().GetLabels(), Deleting: p.GetMetadata().GetDeletionTimestamp() != nil,
+		PodGroup:      spec.GetSchedulingGroup().GetPodGroupName(),
 		SchedulerName: spec.GetSchedulerName(), Terms: podTerms(p), Spread: spreadConstraints(p),
 		Priority: spec.GetPriority(), Node: spec.GetNodeName(), Requests: requests,
 		NeverPreempts: spec.GetPreemptionPolicy() == scheduling.PreemptNever, Preempted: isPreempted(p),

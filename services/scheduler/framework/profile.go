@@ -48,15 +48,27 @@ func NewProfile(plugins Plugins) *Profile {
 // nominated node of the pod goes before all others.
 func (f *Profile) Schedule(s *Snapshot, p *Pod) (string, error) {
 	c := f.Begin(s, p)
+	node, unfit := f.place(c)
+	if unfit == nil {
+		return node, nil
+	}
+	if f.plugins.PostFilter != nil && unfit.Nodes > 0 {
+		room := f.plugins.PostFilter.PostFilter(c)
+		unfit.Room = &room
+	}
+	return "", unfit
+}
+
+// Place is Schedule without preemption: no room is made for a pod that fits on no node.
+func (f *Profile) Place(s *Snapshot, p *Pod) (string, *FitError) { return f.place(f.Begin(s, p)) }
+
+func (f *Profile) place(c *Cycle) (string, *FitError) {
+	s, p := c.snapshot, c.pod
 	if n := s.NominatedNode(p.UID); n != nil && c.passes(n) {
 		return n.Name, nil
 	}
 	feasible, unfit := c.feasible()
 	if unfit != nil {
-		if f.plugins.PostFilter != nil && unfit.Nodes > 0 {
-			room := f.plugins.PostFilter.PostFilter(c)
-			unfit.Room = &room
-		}
 		return "", unfit
 	}
 	if len(feasible) == 1 {

@@ -98,6 +98,20 @@ func (q *Queue) Pop(n int, now time.Time) []*Pod {
 	return batch
 }
 
+// Has reports whether a pod is known to the queue.
+func (q *Queue) Has(uid string) bool { return q.pods[uid] != nil }
+
+// Take takes a pod out of the queue wherever it waits, back-off or not. It returns nil for a pod
+// that is not known or is being scheduled or bound. The pod returns as after Pop.
+func (q *Queue) Take(uid string) *Pod {
+	w := q.pods[uid]
+	if w == nil || w.place == nil {
+		return nil
+	}
+	w.leave()
+	return w
+}
+
 // Next returns when a pod becomes ready by time alone, false when none does.
 func (q *Queue) Next() (at time.Time, ok bool) {
 	if len(q.backoff.pods) > 0 {

@@ -28,13 +28,18 @@ func (pl Plugin) Bind(ctx context.Context, batch []framework.Assignment) error {
 	if len(batch) != 1 || !apierr.IsConflict(err) {
 		return err
 	}
-	a := batch[0]
-	pod, getErr := client.Get[*corev1.Pod](ctx, pl.Client, a.Pod.Namespace, a.Pod.Name)
+	bound, getErr := pl.IsBound(ctx, batch[0])
 	switch {
 	case apierr.IsRetryable(getErr):
 		return getErr
-	case getErr == nil && pod.GetMetadata().GetUid() == a.Pod.UID && pod.GetSpec().GetNodeName() == a.Node:
+	case getErr == nil && bound:
 		return nil
 	}
 	return err
+}
+
+// IsBound implements framework.BindPlugin.
+func (pl Plugin) IsBound(ctx context.Context, a framework.Assignment) (bool, error) {
+	pod, err := client.Get[*corev1.Pod](ctx, pl.Client, a.Pod.Namespace, a.Pod.Name)
+	return err == nil && pod.GetMetadata().GetUid() == a.Pod.UID && pod.GetSpec().GetNodeName() == a.Node, err
 }
