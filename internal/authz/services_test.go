@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -39,6 +40,9 @@ var verbsOf = map[string][]Action{
 // elsewhere are the directories of further code that makes calls with the rights of one service.
 var elsewhere = map[string][]string{"gateway": {"internal/edge/listener"}}
 
+// apiPackage matches the names of packages of messages, such as corev1 and schedulingv1alpha2.
+var apiPackage = regexp.MustCompile(`v[0-9]+((alpha|beta)[0-9]+)?$`)
+
 // readCalls reads the source of a service.
 func readCalls(t *testing.T, service string) calls {
 	t.Helper()
@@ -67,7 +71,7 @@ func readCalls(t *testing.T, service string) calls {
 				}
 				pkg, ok := n.X.(*ast.Ident)
 				switch {
-				case ok && strings.HasSuffix(pkg.Name, "v1"):
+				case ok && apiPackage.MatchString(pkg.Name):
 					c.messages[n.Sel.Name] = true
 				case ok && pkg.Name == "controller" && n.Sel.Name == "NewDependents":
 					// internal/controller claims, lists, creates and deletes for the service.

@@ -213,8 +213,8 @@ func namesOf(pods []*framework.Pod) []string {
 
 func (e *explainer) names() []string { return slices.Sorted(maps.Keys(e.profiles)) }
 
-// waitsFor returns what an unbound pod waits for, empty when it is bound. together is what its group
-// waits for.
+// waitsFor returns what an unbound pod waits for, empty when it is bound. together is what its
+// group waits for.
 func waitsFor(pod *corev1.Pod, schedulers []string, nodes, fits int, together string) string {
 	switch {
 	case pod.GetSpec().GetNodeName() != "":

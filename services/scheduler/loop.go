@@ -39,8 +39,8 @@ type loop struct {
 	queue *queue.Queue
 	// preemptions are those that were decided and have not begun.
 	preemptions []preemption.Task
-	// groups are the PodGroups with their pods, and gangs those that have nodes and are not being bound
-	// yet.
+	// groups are the PodGroups with their pods, and gangs those that have nodes and are not being
+	// bound yet.
 	groups *podgroup.Groups
 	gangs  []gang
 }

@@ -181,17 +181,7 @@ func (r *reporter) write(ctx context.Context, u report) {
 func (r *reporter) writePodGroup(ctx context.Context, g groupReport) {
 	var err error
 	for range writeAttempts {
-		var group *schedulingv1alpha2.PodGroup
-		if group, err = client.Get[*schedulingv1alpha2.PodGroup](ctx, r.client, g.key.Namespace, g.key.Name); err != nil {
-			break
-		}
-		if g.status != condition.True {
-			r.events.Event(group, events.Warning, "FailedScheduling", "%s", g.message)
-		}
-		if !scheduling.SetPodGroupScheduled(group, g.status, g.reason, g.message, time.Now()) {
-			break
-		}
-		if _, err = client.UpdateStatus(ctx, r.client, group); !apierr.IsConflict(err) {
+		if err = r.writeGroupStatus(ctx, g); !apierr.IsConflict(err) {
 			break
 		}
 	}
@@ -199,6 +189,20 @@ func (r *reporter) writePodGroup(ctx context.Context, g groupReport) {
 		r.log.Warn("Condition PodGroupScheduled not written",
 			zap.String(metrics.KeyObject, g.key.Namespace+"/"+g.key.Name), zap.Error(err))
 	}
+}
+
+func (r *reporter) writeGroupStatus(ctx context.Context, g groupReport) error {
+	group, err := client.Get[*schedulingv1alpha2.PodGroup](ctx, r.client, g.key.Namespace, g.key.Name)
+	if err != nil {
+		return err
+	}
+	if g.status != condition.True {
+		r.events.Event(group, events.Warning, "FailedScheduling", "%s", g.message)
+	}
+	if scheduling.SetPodGroupScheduled(group, g.status, g.reason, g.message, time.Now()) {
+		_, err = client.UpdateStatus(ctx, r.client, group)
+	}
+	return err
 }
 
 // isShownBy reports whether nothing has to be written to the status of a pod.
