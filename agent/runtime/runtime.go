@@ -46,8 +46,8 @@ type Config struct {
 	// RuncRoot is the directory in which runc keeps its state; one for each node. Empty for runc's
 	// default.
 	RuncRoot string
-	// Handlers are the node's runtime handlers by name. Without one of the name DefaultHandler, that is
-	// runc.
+	// Handlers are the node's runtime handlers by name. Without one of the name DefaultHandler, that
+	// is runc.
 	Handlers map[string]Handler
 	// CgroupParent is the cgroup under which all pods' cgroups are made, such as "/xebec/node-1";
 	// default "/xebec".

@@ -8,8 +8,8 @@ const (
 	// DatapathBackends is the number of endpoints in the service maps, counted once for each address
 	// they stand behind.
 	DatapathBackends = "xebec_datapath_backends"
-	// DatapathMapPressure is the fill level of a map, from 0 to 1, by map. Full maps of services refuse
-	// more; a full table of flows, counted every minute, forgets what was used least recently.
+	// DatapathMapPressure is the fill level of a map, from 0 to 1, by map. Full maps of services
+	// refuse more; a full table of flows, counted every minute, forgets what was used least recently.
 	DatapathMapPressure = "xebec_datapath_map_pressure_ratio"
 	// DatapathWrites counts the writes of changes to the service maps, by result: ok, failed.
 	DatapathWrites = "xebec_datapath_writes_total"

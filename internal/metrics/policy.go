@@ -9,8 +9,8 @@ const (
 	// direction and reason: not-allowed by any rule, revoked from a flow that rules allowed before,
 	// fragment of a packet that did not pass.
 	PolicyDrops = "xebec_policy_drops_total"
-	// PolicyMapPressure is the fill level of a map, from 0 to 1, by map. Full maps of sets keep policies
-	// from changing; a full table of flows, counted every minute, forgets what was used least
+	// PolicyMapPressure is the fill level of a map, from 0 to 1, by map. Full maps of sets keep
+	// policies from changing; a full table of flows, counted every minute, forgets what was used least
 	// recently.
 	PolicyMapPressure = "xebec_policy_map_pressure_ratio"
 	// PolicyWrites counts the writes of changes to the policy maps, by result: ok, failed.

@@ -129,9 +129,9 @@ func (k *Kind) check() error {
 }
 
 // CheckMessage returns what makes the message of a kind unusable: metadata is not its first field,
-// or a selectable field or one of Scale is not in it. Replace calls it for dynamic kinds. Those that
-// are compiled in are checked by tests, since it takes memory to read the descriptors of all kinds,
-// of which most processes use a few.
+// or a selectable field or one of Scale is not in it. Replace calls it for dynamic kinds. Those
+// that are compiled in are checked by tests, since it takes memory to read the descriptors of all
+// kinds, of which most processes use a few.
 func (k *Kind) CheckMessage() error {
 	if f := k.New().ProtoReflect().Descriptor().Fields().ByNumber(1); f == nil || f.Name() != "metadata" {
 		return errors.New("field 1 of the message must be metadata")

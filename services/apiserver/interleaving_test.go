@@ -102,7 +102,7 @@ func (*interleaver) Name() string { return "Interleaver" }
 
 // Validate runs do, whose own writes pass.
 func (i *interleaver) Validate(_ context.Context, a *admission.Attributes) error {
-	if slices.Contains([]string{"Namespace", "ServiceAccount", "EndpointSlice", "Endpoints", "PriorityClass"}, a.Kind.Name) {
+	if slices.Contains([]string{"Namespace", "ServiceAccount", "EndpointSlice", "Endpoints", "PriorityClass", "FlowSchema", "PriorityLevelConfiguration"}, a.Kind.Name) {
 		return nil
 	}
 	do := i.do

@@ -150,6 +150,9 @@ func (c *coverage) field(theirs reflect.StructField, tag string, message protore
 
 // value compares the type of one value, and descends into messages.
 func (c *coverage) value(theirs reflect.Type, ours protoreflect.FieldDescriptor) error {
+	if items := listOf(ours); items != nil && theirs.Kind() == reflect.Slice {
+		return c.value(theirs.Elem(), items)
+	}
 	var want protoreflect.Kind
 	switch theirs.Kind() {
 	case reflect.String:
@@ -196,6 +199,19 @@ func (c *coverage) value(theirs reflect.Type, ours protoreflect.FieldDescriptor)
 		return fmt.Errorf("the JSON form is %s, want %s", rules.GetJsonForm(), form)
 	}
 	return nil
+}
+
+// listOf returns the field of a message that stands for a list, as protobuf has no map of lists;
+// nil for other values.
+func listOf(value protoreflect.FieldDescriptor) protoreflect.FieldDescriptor {
+	if value.Kind() != protoreflect.MessageKind {
+		return nil
+	}
+	rules, _ := proto.GetExtension(value.Message().Options(), metav1.E_Message).(*metav1.MessageRules)
+	if rules.GetJsonForm() != metav1.JsonForm_JSON_FORM_LIST {
+		return nil
+	}
+	return value.Message().Fields().ByNumber(1)
 }
 
 // noUnknown fails when a message, or one within it, has bytes that none of its fields took.

@@ -39,6 +39,7 @@ var kept = map[export]string{
 	{"tests/madeup", "Control"}:                  "the controller of a kind that only a test has",
 	{"internal/kinds", "OfTypeURL"}:              "servers for tests decode requests with it",
 	{"internal/edge", "ContextWithIdentity"}:     "tests call handlers without a server",
+	{"internal/method", "Each"}:                  "tests check every method",
 	{"internal/object", "Count"}:                 "tests of many packages write such values",
 	{"internal/object", "Text"}:                  "tests of many packages write such values",
 	{"internal/scheme", "ByGVR"}:                 "lookups of a registry are complete",

@@ -138,11 +138,18 @@ func breaches(f protoreflect.FieldDescriptor, value any) []breach {
 		case "check_empty":
 			add("")
 		case "immutable":
-			if isObject(f.Message()) {
+			// Values that are accepted at creation: an update alone breaks the rule.
+			switch {
+			case f.IsList() && len(list) > 1:
+				add(list[:len(list)-1])
+				continue
+			case isObject(f.Message()):
 				add(map[string]any{})
 				continue
+			case f.Kind() == protoreflect.Int32Kind:
+				add(1)
+				continue
 			}
-			// Values that are accepted at creation: an update alone breaks the rule.
 			for _, v := range append(slices.Clone(anyOf(r.GetEnum())), "example.com/other") {
 				if v != value {
 					add(v)

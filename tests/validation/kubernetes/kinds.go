@@ -142,7 +142,9 @@ func addFlowControl(add func(reflect.Type, kind)) {
 			return flowcontrolvalidation.ValidateFlowSchemaUpdate(old, o)
 		},
 		func(o, old *flowcontrol.FlowSchema) field.ErrorList {
+			version := o.ResourceVersion
 			o.ObjectMeta, o.Spec = old.ObjectMeta, old.Spec
+			o.ResourceVersion = version
 			return flowcontrolvalidation.ValidateFlowSchemaStatusUpdate(old, o)
 		}))
 	level := func(o *flowcontrol.PriorityLevelConfiguration) field.ErrorList {
@@ -159,7 +161,9 @@ func addFlowControl(add func(reflect.Type, kind)) {
 			return level(o)
 		},
 		func(o, old *flowcontrol.PriorityLevelConfiguration) field.ErrorList {
+			version := o.ResourceVersion
 			o.ObjectMeta, o.Spec = old.ObjectMeta, old.Spec
+			o.ResourceVersion = version
 			return flowcontrolvalidation.ValidatePriorityLevelConfigurationStatusUpdate(old, o)
 		}))
 }

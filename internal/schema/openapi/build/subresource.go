@@ -43,7 +43,7 @@ func httpMessage(name protoreflect.Name) protoreflect.MessageDescriptor {
 // subresource returns the path of a subresource; nil for one that only the gRPC API has.
 func (r resource) subresource(name string) *pathItem {
 	switch name {
-	case "status", "resize", "ephemeralcontainers":
+	case "approval", "ephemeralcontainers", "resize", "status":
 		return r.item(name)
 	case "scale":
 		return r.view(name, httpMessage("Scale"))
