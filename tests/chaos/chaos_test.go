@@ -34,6 +34,8 @@ const (
 	replicas    = 3 // of a StatefulSet
 	completions = 6 // of a Job
 	parallelism = 3
+	// last is the name of the pod and of the Job that end the history.
+	last = "last"
 	// killedPerRollout is how many leaders are killed while one rollout is under way.
 	killedPerRollout = 4
 )
@@ -79,6 +81,7 @@ func TestLeadersKilledDuringRollouts(t *testing.T) {
 		r.waitRolledOut(ctx, rollout)
 		t.Logf("rollout %d is complete, %d leaders killed", rollout, killed)
 	}
+	r.end(ctx)
 	stop()
 	r.model.finish(t)
 }
@@ -141,6 +144,19 @@ func (r *run) record(ctx context.Context) (stop func()) {
 			r.t.Error(err)
 		}
 	}
+}
+
+// end creates objects that nothing acts on, and waits until the watches have shown them: all events
+// before them have been checked then.
+func (r *run) end(ctx context.Context) {
+	j := job(last, 0)
+	j.Spec.Suspend = proto.Bool(true)
+	pod := &corev1.Pod{Metadata: &metav1.ObjectMeta{Namespace: namespace, Name: last}, Spec: template("", 0, "").Spec}
+	pod.Spec.SchedulingGates = []*corev1.PodSchedulingGate{{Name: "example.com/never"}}
+	if err := errors.Join(r.apply(ctx, j), r.apply(ctx, pod)); err != nil {
+		r.t.Fatal(err)
+	}
+	r.eventually(ctx, "the watches have shown all", func() (string, bool) { return "", r.model.hasEnded() })
 }
 
 // follow watches a kind from its first object on, and resumes the watch where it ended.

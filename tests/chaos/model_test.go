@@ -26,19 +26,20 @@ import (
 // The events of pods come in their order, and so do those of Jobs.
 type model struct {
 	mu       sync.Mutex
-	pods     map[string]*corev1.Pod // by uid, those that exist
-	created  map[string]int         // pods ever created, by owner, for sets also by name and rollout
-	finished map[string]int         // pods that succeeded, by owner
-	complete map[string]bool        // StatefulSets that have had all pods ready
+	pods     map[string]map[string]*corev1.Pod // those that exist, by owner and uid
+	created  map[string]int                    // pods ever created, by owner, for sets also by name and rollout
+	finished map[string]int                    // pods that succeeded, by owner
+	complete map[string]bool                   // StatefulSets that have had all pods ready
 	jobs     map[string]*batchv1.Job
 	history  map[string][]string // what happened, by owner
 	failures map[string][]string // by owner
+	ended    map[string]bool     // the kinds whose last object has come
 }
 
 func newModel() *model {
 	return &model{
-		pods: map[string]*corev1.Pod{}, created: map[string]int{}, finished: map[string]int{}, complete: map[string]bool{},
-		jobs: map[string]*batchv1.Job{}, history: map[string][]string{}, failures: map[string][]string{},
+		pods: map[string]map[string]*corev1.Pod{}, created: map[string]int{}, finished: map[string]int{}, complete: map[string]bool{},
+		jobs: map[string]*batchv1.Job{}, history: map[string][]string{}, failures: map[string][]string{}, ended: map[string]bool{},
 	}
 }
 
@@ -55,15 +56,22 @@ func (m *model) note(of string, meta *metav1.ObjectMeta, format string, args ...
 func (m *model) pod(p *corev1.Pod, deleted bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if p.GetMetadata().GetName() == last {
+		m.ended["pods"] = true
+		return
+	}
 	uid, name := p.GetMetadata().GetUid(), p.GetMetadata().GetName()
 	owner := kinds.ControllerOf(p)
-	before := m.pods[uid]
-	if deleted {
-		delete(m.pods, uid)
-	} else {
-		m.pods[uid] = p
-	}
 	of := owner.GetKind() + " " + owner.GetName()
+	if m.pods[of] == nil {
+		m.pods[of] = map[string]*corev1.Pod{}
+	}
+	before := m.pods[of][uid]
+	if deleted {
+		delete(m.pods[of], uid)
+	} else {
+		m.pods[of][uid] = p
+	}
 	m.note(of, p.GetMetadata(), "%s on %q, finalizers %v, being deleted %t, deleted %t", p.GetStatus().GetPhase(), p.GetSpec().GetNodeName(),
 		p.GetMetadata().GetFinalizers(), p.GetMetadata().GetDeletionTimestamp() != nil, deleted)
 	if node := before.GetSpec().GetNodeName(); node != "" && node != p.GetSpec().GetNodeName() {
@@ -102,19 +110,8 @@ func (m *model) createdOnce(of, identity string, p *corev1.Pod) {
 	}
 }
 
-// of returns the pods of an owner that exist.
-func (m *model) of(owner string) []*corev1.Pod {
-	var all []*corev1.Pod
-	for _, p := range m.pods {
-		if o := kinds.ControllerOf(p); o.GetKind()+" "+o.GetName() == owner {
-			all = append(all, p)
-		}
-	}
-	return all
-}
-
 func (m *model) statefulSet(of string) {
-	pods, ready := m.of(of), 0
+	pods, ready := m.pods[of], 0
 	for _, p := range pods {
 		if core.IsPodReady(p) && p.GetMetadata().GetDeletionTimestamp() == nil {
 			ready++
@@ -133,7 +130,7 @@ func (m *model) statefulSet(of string) {
 
 func (m *model) daemonSet(of, node string) {
 	var there []string
-	for _, p := range m.of(of) {
+	for _, p := range m.pods[of] {
 		if node != "" && p.GetSpec().GetNodeName() == node && p.GetMetadata().GetDeletionTimestamp() == nil {
 			there = append(there, p.GetMetadata().GetName())
 		}
@@ -146,7 +143,7 @@ func (m *model) daemonSet(of, node string) {
 
 func (m *model) jobPods(of string) {
 	active := 0
-	for _, p := range m.of(of) {
+	for _, p := range m.pods[of] {
 		if !finished(p) && p.GetMetadata().GetDeletionTimestamp() == nil {
 			active++
 		}
@@ -165,6 +162,10 @@ func (m *model) job(j *batchv1.Job, _ bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	name := j.GetMetadata().GetName()
+	if name == last {
+		m.ended["jobs"] = true
+		return
+	}
 	of := "Job " + name
 	m.note(of, j.GetMetadata(), "active %d, succeeded %d, failed %d", j.GetStatus().GetActive(), j.GetStatus().GetSucceeded(), j.GetStatus().GetFailed())
 	was, is := m.jobs[name].GetStatus(), j.GetStatus()
@@ -177,6 +178,13 @@ func (m *model) job(j *batchv1.Job, _ bool) {
 		m.fail(of, "job %s is complete with %d pods that succeeded, of %d", name, is.GetSucceeded(), completions)
 	}
 	m.jobs[name] = j
+}
+
+// hasEnded reports whether both watches have shown their last object.
+func (m *model) hasEnded() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ended["pods"] && m.ended["jobs"]
 }
 
 func finished(p *corev1.Pod) bool { return p != nil && core.IsPodFinished(p) }
