@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -53,7 +53,7 @@ type signingRequest = *certificatesv1.CertificateSigningRequest
 
 var (
 	signingRequestRules = rules.For[signingRequest]{
-		Name:  path.IsValidPathSegmentName,
+		Name:  content.IsPathSegmentName,
 		Check: checkSigningRequest,
 		// As in Kubernetes, updates change the metadata alone.
 		Update:        func(now, old signingRequest) { now.Spec = proto.CloneOf(old.GetSpec()) },

@@ -92,7 +92,7 @@ func (w *Workload) AllNodes() []*corev1.Node {
 }
 
 func node(name, pods string) *corev1.Node {
-	room := quantities("cpu", "4", "memory", "32Gi", "pods", pods)
+	room := quantities(map[string]string{"cpu": "4", "memory": "32Gi", "pods": pods})
 	return &corev1.Node{
 		Metadata: &metav1.ObjectMeta{Name: name, Labels: map[string]string{core.LabelHostname: name}},
 		Spec:     &corev1.NodeSpec{},
@@ -102,11 +102,10 @@ func node(name, pods string) *corev1.Node {
 	}
 }
 
-// quantities makes a list of resources of names and quantities in turn.
-func quantities(pairs ...string) map[string]*metav1.Quantity {
-	list := map[string]*metav1.Quantity{}
-	for i := 0; i < len(pairs); i += 2 {
-		list[pairs[i]] = &metav1.Quantity{String_: pairs[i+1]}
+func quantities(of map[string]string) map[string]*metav1.Quantity {
+	list := make(map[string]*metav1.Quantity, len(of))
+	for name, text := range of {
+		list[name] = &metav1.Quantity{String_: text}
 	}
 	return list
 }

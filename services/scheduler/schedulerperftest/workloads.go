@@ -78,7 +78,7 @@ const (
 
 func requesting(cpu string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
-		p.Spec.Containers[0].Resources = &corev1.ResourceRequirements{Requests: quantities("cpu", cpu, "memory", "500Mi")}
+		p.Spec.Containers[0].Resources = &corev1.ResourceRequirements{Requests: quantities(map[string]string{"cpu": cpu, "memory": "500Mi"})}
 	}
 }
 
