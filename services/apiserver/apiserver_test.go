@@ -111,14 +111,15 @@ func decode[T scheme.Object](t *testing.T, json string) T {
 	return o.(T)
 }
 
-// waitNamespace waits until the apiserver has made the namespace default.
+// waitNamespace waits until the apiserver has made the namespaces default and kube-node-lease.
 func waitNamespace(t *testing.T, c *client.Client) {
 	t.Helper()
+	missing := map[string]bool{"default": true, "kube-node-lease": true}
 	for event, err := range client.Watch[*corev1.Namespace](t.Context(), c, client.WatchOptions{}) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if event.Object.GetMetadata().GetName() == "default" {
+		if delete(missing, event.Object.GetMetadata().GetName()); len(missing) == 0 {
 			return
 		}
 	}

@@ -120,6 +120,7 @@ func TestMoveToAnotherLease(t *testing.T) {
 	defer cancel()
 	alice := client.New(as{ClientConnInterface: conn, User: "alice", Group: authz.GroupAdmins})
 	node := client.New(as{ClientConnInterface: conn, User: "system:node:n", Group: "system:nodes"})
+	waitNamespace(t, alice)
 	lease := func(c *client.Client) *client.Lease {
 		t.Helper()
 		l, err := client.KeepLease(ctx, c, 30*time.Second, nil)
