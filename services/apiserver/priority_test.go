@@ -112,6 +112,8 @@ func TestSystemPriorityClassesAreKept(t *testing.T) {
 		want := class.GetDescription()
 		class.Description = "changed"
 		do[*schedulingv1.PriorityClass](t)(client.Update(ctx, c, class))
+		// The instance looks at its cache, which a read brings up to date.
+		do[*schedulingv1.PriorityClass](t)(client.Get[*schedulingv1.PriorityClass](ctx, c, "", name))
 		if err := svc.makePriorityClasses(ctx); err != nil {
 			t.Fatal(err)
 		}
