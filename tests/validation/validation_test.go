@@ -427,11 +427,22 @@ func (c *comparison) compare(k *scheme.Kind, what string, got []violation, want 
 // note records the messages of one side that the other has not.
 func (c *comparison) note(k *scheme.Kind, side string, all, others []violation) {
 	for _, v := range all {
-		if !slices.Contains(others, v) {
+		same := func(o violation) bool { return unnumbered(k, o) == unnumbered(k, v) }
+		if !slices.ContainsFunc(others, same) {
 			detail := strings.ReplaceAll(quoted.ReplaceAllString(v.Detail, "''"), "\n", " ")
 			c.differ[strings.TrimSpace(fmt.Sprintf("%s %s | %s | %s: %.120s", k.Name, place(v.Field), side, v.Type, detail))] = true
 		}
 	}
+}
+
+// unnumbered drops the number of a volume of a StatefulSet: Kubernetes numbers them after the volumes
+// of the claim templates, and in the order of a map.
+func unnumbered(k *scheme.Kind, v violation) violation {
+	const volumes = "spec.template.spec.volumes["
+	if k.Name == "StatefulSet" && strings.HasPrefix(v.Field, volumes) {
+		v.Field = place(v.Field)
+	}
+	return v
 }
 
 // messages compares the differing messages with those that are known.
