@@ -44,6 +44,11 @@ type DependentsConfig[O, T scheme.Object] struct {
 	// Member reports whether a dependent that the selector chooses belongs to the owner; nil means
 	// each one. Others are not adopted, and are released.
 	Member func(O, T) bool
+	// Unchanged creates dependents only while the owner is as the informer shows it: Create fails with
+	// apierr.IsConditionFailed otherwise. It is for owners whose status counts dependents that are
+	// gone. When the informer of dependents shows that one was counted, and that of the owners does
+	// not yet, it would be created again.
+	Unchanged bool
 	// Finalizer is added to a dependent that is adopted, and taken from one that is released; empty
 	// for none.
 	Finalizer string
@@ -111,13 +116,19 @@ func (d *Dependents[O, T]) Forget(owner Key) { d.expectations.forget(owner) }
 // error, for an owner that is being deleted: the informer of dependents may show that they were
 // orphaned before the informer of owners shows why.
 func (d *Dependents[O, T]) Create(ctx context.Context, owner O, n int, build func(i int) T) ([]Key, error) {
-	if live, err := d.isLive(ctx, owner); err != nil || !live {
+	api := d.Client
+	if d.Unchanged {
+		if owner.GetMetadata().GetDeletionTimestamp() != nil {
+			return nil, nil
+		}
+		api = api.WithConditions(client.AtRevision(owner))
+	} else if live, err := d.isLive(ctx, owner); err != nil || !live {
 		return nil, err
 	}
 	created := make([]Key, 0, n)
 	for limit := maxBatch; len(created) < n; {
 		ops := d.creations(owner, len(created), min(n, len(created)+limit), build)
-		result, err := client.Transact(ctx, d.Client, ops...)
+		result, err := client.Transact(ctx, api, ops...)
 		switch {
 		case apierr.IsBadRequest(err) && len(ops) > 1:
 			// The server takes fewer operations at once, or one of the objects is invalid. Halving

@@ -435,8 +435,8 @@ func (c *comparison) note(k *scheme.Kind, side string, all, others []violation) 
 	}
 }
 
-// unnumbered drops the number of a volume of a StatefulSet: Kubernetes numbers them after the volumes
-// of the claim templates, and in the order of a map.
+// unnumbered drops the number of a volume of a StatefulSet: Kubernetes numbers them together with
+// those of the claim templates, in the order of a map.
 func unnumbered(k *scheme.Kind, v violation) violation {
 	const volumes = "spec.template.spec.volumes["
 	if k.Name == "StatefulSet" && strings.HasPrefix(v.Field, volumes) {

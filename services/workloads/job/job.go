@@ -45,6 +45,7 @@ func Add(t *controller.Term, cfg Config) {
 			Client: t.Client(), Events: cfg.Events, Owners: cfg.Jobs, Pods: cfg.Pods,
 			Selector:  func(j *batchv1.Job) *metav1.LabelSelector { return j.GetSpec().GetSelector() },
 			Claimable: func(*corev1.Pod) bool { return true },
+			Unchanged: true,
 			Finalizer: batch.FinalizerTracking,
 		}),
 	}
@@ -82,6 +83,10 @@ func (r *reconciler) reconcile(ctx context.Context, key controller.Key) (control
 	}
 	p := newPlan(j, pods, time.Now())
 	failure := r.change(ctx, j, p)
+	if apierr.IsConditionFailed(failure) {
+		// The Job has changed, by a write whose answer was lost, or by others.
+		return controller.Result{RequeueAfter: controller.WrittenPause}, nil
+	}
 	if failure != nil && len(p.create) == 0 {
 		// The counters must not be those of a Job without pods that it still has.
 		return controller.Result{}, failure

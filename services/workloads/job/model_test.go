@@ -85,6 +85,17 @@ func (w *world) active() int {
 	return n
 }
 
+// succeeded is how many pods have succeeded, counted or not.
+func (w *world) succeeded() int {
+	n := 0
+	for uid, p := range w.pods {
+		if _, counted := w.counted[uid]; !counted && isTracked(p) && p.GetStatus().GetPhase() == core.PodSucceeded {
+			n++
+		}
+	}
+	return n + int(w.job.GetStatus().GetSucceeded())
+}
+
 func (w *world) delete(uid string) {
 	p := w.pods[uid]
 	if p == nil || isDeleted(p) {
@@ -181,6 +192,9 @@ func (w *world) reconcile() {
 		w.look()
 		return true
 	}
+	if len(p.create) > 0 && w.seenVersion != w.version {
+		return // Pods are created on the condition that the Job is as the controller sees it.
+	}
 	for _, n := range p.create {
 		w.create(n.build(w.seenJob))
 	}
@@ -216,8 +230,11 @@ func (w *world) create(p *corev1.Pod) {
 	w.store(p)
 	w.see(p.Metadata.Uid)
 	w.most = max(w.most, w.active())
-	if limit := int(w.job.GetSpec().GetParallelism()); w.active() > limit && w.job.GetStatus().GetSucceeded() == 0 {
+	if limit := int(w.job.GetSpec().GetParallelism()); w.active() > limit {
 		w.fail("%d pods are active, %d are allowed", w.active(), limit)
+	}
+	if most := int(w.job.GetSpec().GetCompletions()); w.succeeded()+w.active() > most {
+		w.fail("%d pods succeeded and %d are active, for %d completions", w.succeeded(), w.active(), most)
 	}
 }
 
@@ -264,8 +281,13 @@ func (w *world) step(failures int) {
 		w.reconcile()
 	case n < 14:
 		w.look()
-	case n < 15 && len(uids) > 0: // A part of what happened is seen.
-		w.see(uids[w.r.IntN(len(uids))])
+	case n < 15 && len(uids) > 0: // A part of what happened is seen: one pod, or all, but not the Job.
+		if w.r.IntN(2) == 0 {
+			uids = uids[w.r.IntN(len(uids)):][:1]
+		}
+		for _, uid := range uids {
+			w.see(uid)
+		}
 	case n < 16:
 		w.seenJob, w.seenVersion = proto.CloneOf(w.job), w.version
 	case n < 17 && batch.Finished(w.job) == nil:

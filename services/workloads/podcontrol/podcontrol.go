@@ -44,6 +44,9 @@ type Config[O scheme.Object] struct {
 	Selector func(O) *metav1.LabelSelector
 	// Claimable reports whether a pod may be adopted and released; nil means those that are active.
 	Claimable func(*corev1.Pod) bool
+	// Unchanged creates pods only for an owner that is as the informer shows it; see
+	// controller.DependentsConfig.
+	Unchanged bool
 	// Finalizer is held by the owner's pods until it lets them go; empty for none.
 	Finalizer string
 }
@@ -62,7 +65,7 @@ func New[O scheme.Object](cfg Config[O]) *Control[O] {
 	return &Control[O]{
 		Dependents: controller.NewDependents(controller.DependentsConfig[O, *corev1.Pod]{
 			Client: cfg.Client, Owners: cfg.Owners, Dependents: cfg.Pods, Selector: cfg.Selector,
-			Claimable: cfg.Claimable, Finalizer: cfg.Finalizer,
+			Claimable: cfg.Claimable, Unchanged: cfg.Unchanged, Finalizer: cfg.Finalizer,
 		}),
 		events: cfg.Events,
 	}
@@ -82,11 +85,15 @@ func (e *Error) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// CreatePods creates n pods; see controller.Dependents.Create. It fails with an *Error.
+// CreatePods creates n pods; see controller.Dependents.Create. It fails with an *Error, or with the
+// condition that the owner has changed, which is no event.
 func (c *Control[O]) CreatePods(ctx context.Context, owner O, n int, build func(i int) *corev1.Pod) error {
 	created, err := c.Create(ctx, owner, n, build)
 	for _, pod := range created {
 		c.events.Event(owner, events.Normal, SuccessfulCreate, "Created pod: %s", pod.Name)
+	}
+	if apierr.IsConditionFailed(err) {
+		return err
 	}
 	if err != nil {
 		c.events.Event(owner, events.Warning, FailedCreate, "Error creating: %s", apierr.Message(err))
