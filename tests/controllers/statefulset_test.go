@@ -175,6 +175,7 @@ func TestStatefulSets(t *testing.T) {
 		}
 		for i, image := range []string{"echo:2", "echo:1"} {
 			annotate(t, c, "ss2-1", unhealthy, true)
+			setStatus(t, c, "ss2", "the controller sees an unhealthy pod", func(s *appsv1.StatefulSetStatus) bool { return s.GetReadyReplicas() == 2 })
 			q.since()
 			setImageOf(t, c, "ss2", image)
 			status := setStatus(t, c, "ss2", "the update is seen", func(s *appsv1.StatefulSetStatus) bool { return s.GetUpdateRevision() != s.GetCurrentRevision() })
