@@ -134,6 +134,8 @@ func readyOf(n int32) func(*appsv1.StatefulSetStatus) bool {
 	return func(s *appsv1.StatefulSetStatus) bool { return s.GetReplicas() == n && s.GetReadyReplicas() == n }
 }
 
+func noneReady(s *appsv1.StatefulSetStatus) bool { return s.GetReadyReplicas() == 0 }
+
 func imagesOf(t *testing.T, c *client.Client, app string) string {
 	t.Helper()
 	var out []string
@@ -256,6 +258,7 @@ func TestStatefulSets(t *testing.T) {
 			})
 		}
 		annotate(t, c, "ss-0", unhealthy, true)
+		setStatus(t, c, "ss", "the controller sees an unhealthy pod", noneReady)
 		scaleSet(t, c, "ss", 3)
 		halts()
 		annotate(t, c, "ss-0", unhealthy, false)
@@ -263,6 +266,7 @@ func TestStatefulSets(t *testing.T) {
 		for n := range 3 {
 			annotate(t, c, fmt.Sprint("ss-", n), unhealthy, true)
 		}
+		setStatus(t, c, "ss", "the controller sees three unhealthy pods", noneReady)
 		scaleSet(t, c, "ss", 0)
 		halts()
 		const restore = `{"metadata":{"annotations":{"` + unhealthy + `":null}}}`

@@ -24,6 +24,13 @@ func releasePatch(pod *corev1.Pod) []byte {
 		pod.GetMetadata().GetUid(), at, batch.FinalizerTracking, at)
 }
 
+// abandonPatch is releasePatch for a pod that no Job counts. It fails when the pod has changed: a
+// Job that adopted it meanwhile counts it.
+func abandonPatch(pod *corev1.Pod) []byte {
+	return fmt.Appendf(nil, `[{"op":"test","path":"/metadata/resourceVersion","value":%q},%s`,
+		pod.GetMetadata().GetResourceVersion(), releasePatch(pod)[1:])
+}
+
 func releaseOf(pod *corev1.Pod) client.Operation {
 	m := pod.GetMetadata()
 	return client.OpPatch(kinds.Of(pod), m.GetNamespace(), m.GetName(), releasePatch(pod), client.JSONPatch)
@@ -116,12 +123,12 @@ func (f *finalizers) reconcile(ctx context.Context, key controller.Key) (control
 			return controller.Result{}, nil
 		}
 	}
-	_, err := client.Patch[*corev1.Pod](ctx, f.client, key.Namespace, key.Name, releasePatch(pod), client.JSONPatch)
+	_, err := client.Patch[*corev1.Pod](ctx, f.client, key.Namespace, key.Name, abandonPatch(pod), client.JSONPatch)
 	switch {
 	case apierr.IsNotFound(err):
 		return controller.Result{}, nil
 	case apierr.IsBadRequest(err) && !apierr.IsInvalid(err):
-		// The informer does not show yet that the pod has lost the finalizer.
+		// The informer does not show yet that the pod has changed.
 		return controller.Result{RequeueAfter: controller.WrittenPause}, nil
 	}
 	return controller.Result{}, err
