@@ -40,32 +40,18 @@ func deployment() *appsv1.Deployment {
 // measureDeployment makes a deployment on simulated nodes and waits until its pods are bound and
 // then until they run.
 func measureDeployment(ctx context.Context, b *bench) (result, error) {
-	c, err := b.start(ctx, 1)
+	sim, err := b.startSimulation(ctx, simulatedNodes, func(string, map[string]any) {})
 	if err != nil {
 		return result{}, err
 	}
-	defer c.Close()
-	agent, err := c.StartHollow(simulatedNodes, nil)
-	if err != nil {
-		return result{}, err
-	}
-	conn, err := c.Dial("gateway")
-	if err != nil {
-		return result{}, err
-	}
-	defer conn.Close()
-	api := client.New(conn)
-	if err := waitNodes(ctx, api, simulatedNodes); err != nil {
-		return result{}, fmt.Errorf("wait for the simulated nodes: %w", err)
-	}
-	// What the nodes' arrival set going is over by then.
-	pause(ctx, 3*time.Second)
+	defer sim.close()
+	c, api := sim.cluster, sim.api
 
 	m, err := newMeter(c.Processes())
 	if err != nil {
 		return result{}, err
 	}
-	agents, err := newMeter(append(c.Processes()[:0:0], agent))
+	agents, err := newMeter(append(c.Processes()[:0:0], sim.nodes))
 	if err != nil {
 		return result{}, err
 	}
@@ -112,28 +98,6 @@ func measureDeployment(ctx context.Context, b *bench) (result, error) {
 				running.Seconds(), all.Seconds(), late.Seconds(), agentNote),
 		},
 	}, nil
-}
-
-// waitNodes returns when so many simulated nodes are known and none has a taint.
-func waitNodes(ctx context.Context, api *client.Client, count int) error {
-	for {
-		nodes, _, err := client.List[*corev1.Node](ctx, api, client.ListOptions{})
-		if err != nil {
-			return err
-		}
-		ready := 0
-		for _, n := range nodes {
-			if len(n.GetSpec().GetTaints()) == 0 && len(n.GetStatus().GetAllocatable()) > 0 {
-				ready++
-			}
-		}
-		if ready == count {
-			return nil
-		}
-		if pause(ctx, 100*time.Millisecond); ctx.Err() != nil {
-			return fmt.Errorf("%d of %d are ready: %w", ready, count, ctx.Err())
-		}
-	}
 }
 
 // waitPods watches pods and tells after each change how many are bound and run, until progress is

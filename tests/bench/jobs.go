@@ -15,7 +15,6 @@ import (
 	batchv1 "github.com/xebec-project/xebec/proto/xebec/batch/v1"
 	corev1 "github.com/xebec-project/xebec/proto/xebec/core/v1"
 	metav1 "github.com/xebec-project/xebec/proto/xebec/meta/v1"
-	"github.com/xebec-project/xebec/tests/cluster"
 )
 
 const (
@@ -34,40 +33,25 @@ func jobSpec() *batchv1.JobSpec {
 	}}}
 }
 
-// startJobs brings up a control plane with simulated nodes, whose pods end at once.
-func startJobs(ctx context.Context, b *bench) (c *cluster.Cluster, api *client.Client, closeAll func(), err error) {
-	c, err = b.startWith(ctx, 1, func(service string, settings map[string]any) {
+// startJobs brings up a control plane with as many simulated nodes as Jobs need.
+func startJobs(ctx context.Context, b *bench) (*simulation, error) {
+	return b.startSimulation(ctx, jobNodes, func(service string, settings map[string]any) {
 		// The default range has room for 256 nodes.
 		switch service {
 		case "nodes", "cloud":
 			settings["clusterCIDR"] = crowdCIDR
 		}
 	})
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	if _, err = c.StartHollow(jobNodes, nil); err != nil {
-		return nil, nil, nil, errors.Join(err, c.Close())
-	}
-	conn, err := c.Dial("gateway")
-	if err != nil {
-		return nil, nil, nil, errors.Join(err, c.Close())
-	}
-	api = client.New(conn)
-	if err := waitNodes(ctx, api, jobNodes); err != nil {
-		return nil, nil, nil, errors.Join(fmt.Errorf("wait for the simulated nodes: %w", err), conn.Close(), c.Close())
-	}
-	pause(ctx, 3*time.Second)
-	return c, api, func() { _, _ = conn.Close(), c.Close() }, nil
 }
 
 // measureJobs creates Jobs of one pod each, and waits until all are complete.
 func measureJobs(ctx context.Context, b *bench) (result, error) {
-	c, api, closeAll, err := startJobs(ctx, b)
+	sim, err := startJobs(ctx, b)
 	if err != nil {
 		return result{}, err
 	}
-	defer closeAll()
+	defer sim.close()
+	c, api := sim.cluster, sim.api
 	m, err := newMeter(c.Processes())
 	if err != nil {
 		return result{}, err
@@ -126,11 +110,12 @@ func waitComplete(ctx context.Context, api *client.Client) error {
 // measureCronJobs creates CronJobs that are due every minute, and waits for the Jobs of the second
 // minute that begins after all are there.
 func measureCronJobs(ctx context.Context, b *bench) (result, error) {
-	c, api, closeAll, err := startJobs(ctx, b)
+	sim, err := startJobs(ctx, b)
 	if err != nil {
 		return result{}, err
 	}
-	defer closeAll()
+	defer sim.close()
+	c, api := sim.cluster, sim.api
 	// None is due before all are there: a minute has more than the half that this leaves.
 	if second := time.Now().Second(); second > 30 {
 		pause(ctx, time.Duration(61-second)*time.Second)
